@@ -1,0 +1,121 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What a session hands out: answers with their evidence, and statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A camera frame that the memory has seen: its ordinal, stamp [ns] and camera."""
+
+    ordinal: int
+    stamp_ns: int
+    camera: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A retained frame that an answer attended to; `weight` is its share of the attention."""
+
+    frame: int
+    stamp_ns: int
+    camera: str
+    weight: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """
+    The answer to one question.
+
+    Parameters
+    ----------
+    text : str
+    finish : str
+        'stop' (the model ended its turn), 'length' (max_tokens reached), 'cancelled', or 'choice'.
+    tokens : int
+        Tokens generated, or tokens of the choice.
+    ttft_s, latency_s : float
+        Seconds from the question to its first token, and to its end.
+    stamp_ns : int or None
+        Stamp of the newest frame that the answer saw; None if there was none.
+    camera : str
+        Camera of that frame.
+    choice : int or None
+        Index of the best choice, where choices were given.
+    probabilities : tuple of float
+        Of each choice; they sum to 1.
+    evidence : tuple of Evidence
+        The retained frames that the answer's tokens attended to most, best first; the attention of the
+        queries that predicted the answer's tokens, averaged over them, layers and heads.
+    """
+
+    text: str
+    finish: str
+    tokens: int
+    ttft_s: float
+    latency_s: float
+    stamp_ns: int | None
+    camera: str
+    choice: int | None = None
+    probabilities: tuple[float, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stats:
+    """
+    State of a session's memory.
+
+    Parameters
+    ----------
+    budget, capacity : int
+        Tokens that may stay per layer, and slots allocated per layer.
+    tokens : int
+        Tokens held now, in the fullest layer.
+    tokens_seen, tokens_evicted : int
+        Since the start or the last reset.
+    frames_seen, frames_retained : int
+        Frames observed; frames of which at least one token is held in some layer.
+    evictions, answers : int
+    kv_bytes : int
+        Bytes of all buffers of the cache, constant.
+    vision_s, prefill_s, evict_s, decode_s : float
+        Seconds of the last frame's encoding and prefill, the last eviction, and the last answer's mean
+        per generated token.
+    """
+
+    budget: int
+    capacity: int
+    tokens: int
+    tokens_seen: int
+    tokens_evicted: int
+    frames_seen: int
+    frames_retained: int
+    evictions: int
+    answers: int
+    kv_bytes: int
+    vision_s: float
+    prefill_s: float
+    evict_s: float
+    decode_s: float
+
+    @property
+    def usage(self) -> float:
+        """Share of the budget in use, 0 to 1."""
+        return self.tokens / self.budget

@@ -1,0 +1,184 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+The attention function that every layer of the language model calls, and one pass over the cache.
+
+Registered with transformers under the name 'infmllm'. Given ``stream=`` (a :class:`Pass`) it attends to
+the bounded cache; without it, it is transformers' own SDPA, so the same model object still serves
+``generate``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = 'infmllm'
+ROWS_AT_ONCE = 64  # window rows whose probabilities are held at a time: bounds the peak memory
+_ACTIVE: ContextVar[bool] = ContextVar('infmllm_streaming', default=False)
+
+
+class Stream(Protocol):
+    """What the attention function asks of the object given as ``stream=``."""
+
+    def attend(self, module: nn.Module, query: torch.Tensor, key: torch.Tensor,
+               value: torch.Tensor, scaling: float | None) -> torch.Tensor:
+        """Attend: query [B, H, q, D], key and value [B, Hkv, K, D] -> [B, q, H, D]."""
+
+
+def _attention(
+    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
+    attention_mask: torch.Tensor | None, scaling: float | None = None,
+    stream: Stream | None = None, **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    if stream is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    return stream.attend(module, query, key, value, scaling), None
+
+
+def _mask(*args: Any, **kwargs: Any) -> torch.Tensor | None:
+    return None if _ACTIVE.get() else sdpa_mask(*args, **kwargs)
+
+
+AttentionInterface.register(NAME, _attention)
+AttentionMaskInterface.register(NAME, _mask)
+
+
+def install(model: nn.Module) -> None:
+    """Let the language model of `model` call our attention; its vision tower keeps its own."""
+    if 'text_config' in getattr(model.config, 'sub_configs', {}):
+        model.set_attn_implementation({'text_config': NAME})
+    else:
+        model.set_attn_implementation(NAME)
+
+
+@contextmanager
+def streaming() -> Iterator[None]:
+    """Spare the model the building of masks that a pass over the cache does not read."""
+    token = _ACTIVE.set(True)
+    try:
+        yield
+    finally:
+        _ACTIVE.reset(token)
+
+
+class Pass:
+    """
+    One forward pass of a chunk over the cache.
+
+    Parameters
+    ----------
+    cache : StreamCache
+        Begun with the chunk.
+    rows : torch.Tensor or None
+        int64 [r]: the chunk's queries that form the window; their attention is handed to the slots.
+    evidence : bool
+        Whether the last query's attention counts as evidence of an answer.
+    """
+
+    def __init__(self, cache: Any, rows: torch.Tensor | None, evidence: bool) -> None:
+        self.cache, self.rows, self.evidence = cache, rows, evidence
+        self._masks: dict[tuple[int, int], torch.Tensor] = {}
+
+    def attend(self, module: nn.Module, query: torch.Tensor, key: torch.Tensor,
+               value: torch.Tensor, scaling: float | None) -> torch.Tensor:
+        """
+        Attend to the cached tokens and, causally, to the chunk itself.
+
+        Parameters
+        ----------
+        module : nn.Module
+            The layer's attention; its ``layer_idx`` names the cache layer.
+        query : torch.Tensor
+            [1, H, q, D], un-rotated.
+        key, value : torch.Tensor
+            [1, Hkv, K, D], rotated, as :meth:`KVLayer.update` returned them.
+        scaling : float or None
+            Of the logits; None means 1 / sqrt(D).
+
+        Returns
+        -------
+        torch.Tensor
+            [1, q, H, D].
+        """
+        layer = self.cache.layers[module.layer_idx]
+        query = layer.rotate_query(query)
+        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        queries, held = query.shape[2], key.shape[2]
+        if queries == 1:
+            # two grouped matmuls: SDPA with one bf16 query is 37 times slower on a CPU, and the
+            # probabilities that windows and evidence read come for free
+            weights = self._probabilities(query, key, scaling, None)
+            weights = weights.squeeze(2)
+            out = torch.matmul(weights.to(value.dtype), value)
+            self._collect(layer.slots, weights)
+            return out.reshape(1, 1, -1, value.shape[-1])
+        self._collect_rows(layer, query, key, scaling)
+        groups = query.shape[1] // key.shape[1]
+        if groups > 1 and query.is_cuda:
+            # with a mask, CUDA's grouped-query path is the slow math kernel
+            key, value = (t.repeat_interleave(groups, 1) for t in (key, value))
+        mask = None if queries == held else self._causal(queries, held, query.device)
+        out = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling,
+            enable_gqa=groups > 1 and not query.is_cuda)
+        return out.transpose(1, 2)
+
+    def _causal(self, queries: int, held: int, device: torch.device) -> torch.Tensor:
+        if (queries, held) not in self._masks:
+            column = torch.arange(held, device=device)
+            row = torch.arange(held - queries, held, device=device)
+            self._masks[queries, held] = column[None] <= row[:, None]
+        return self._masks[queries, held]
+
+    def _probabilities(self, query: torch.Tensor, key: torch.Tensor, scaling: float,
+                       rows: torch.Tensor | None) -> torch.Tensor:
+        """Softmax of some rows over all keys, fp32 [Hkv, H / Hkv, r, K]; `rows` None: no mask."""
+        heads, held = key.shape[1], key.shape[2]
+        groups, count = query.shape[1] // heads, query.shape[2]
+        logits = torch.matmul(
+            query.reshape(1, heads, groups * count, -1), key.transpose(2, 3)).float()
+        logits = logits.view(heads, groups, count, held).mul_(scaling)
+        if rows is not None:
+            hidden = torch.arange(held, device=key.device)[None] > rows[:, None]
+            logits.masked_fill_(hidden, float('-inf'))
+        return logits.softmax(-1)
+
+    def _collect_rows(self, layer: Any, query: torch.Tensor, key: torch.Tensor,
+                      scaling: float) -> None:
+        past = key.shape[2] - query.shape[2]
+        if self.rows is not None:
+            layer.slots.add_window(sum(
+                self._probabilities(query[:, :, rows], key, scaling, rows + past).sum(2)
+                for rows in self.rows.split(ROWS_AT_ONCE)))
+        if self.evidence:
+            weights = self._probabilities(query[:, :, -1:], key, scaling, None)
+            layer.slots.add_evidence(weights.squeeze(2))
+
+    def _collect(self, slots: Any, weights: torch.Tensor) -> None:
+        if self.rows is not None:
+            slots.add_window(weights)
+        if self.evidence:
+            slots.add_evidence(weights)

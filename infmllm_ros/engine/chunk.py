@@ -1,0 +1,72 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The unit of prefill: a few tokens of the stream, with what the memory must know about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import torch
+
+
+class Kind(IntEnum):
+    """What a token is."""
+
+    TEXT = 0
+    VISION = 1
+    MARKER = 2  # a model's own status token: the query window of `window='marker'`
+
+
+@dataclass(frozen=True)
+class Span:
+    """``rows * cols`` consecutive vision tokens from ``ids[start]``: one frame's merged grid."""
+
+    start: int
+    rows: int
+    cols: int
+
+    @property
+    def extent(self) -> int:
+        """Positions the whole grid spans along its longer axis (M-RoPE)."""
+        return max(self.rows, self.cols)
+
+
+@dataclass
+class Chunk:
+    """
+    Tokens that enter the cache in one forward pass.
+
+    Parameters
+    ----------
+    ids : torch.Tensor
+        Token ids, int64 [q].
+    spans : tuple of Span
+        Which of them are vision tokens.
+    markers : tuple of int
+        Places in `ids` of the model's status tokens.
+    features : dict, optional
+        Vision features for the placeholders: the model's ``mm_encoder_outputs``.
+    """
+
+    ids: torch.Tensor
+    spans: tuple[Span, ...] = ()
+    markers: tuple[int, ...] = ()
+    features: dict[str, Any] | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        """Count the tokens."""
+        return self.ids.shape[0]

@@ -1,0 +1,245 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Which tokens sit in the slots of the cache, and at which positions they are rotated.
+
+One :class:`Slots` serves one selection group: all layers together, one layer, or one layer with a row for
+each KV head. Layers that share a group share its ledger and its cos/sin, so the bookkeeping of a frame is
+done once, not once a layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .chunk import Chunk, Kind
+from .rope import RopeMap
+
+# rows of the ledger; the last four place a token inside its frame and exist for M-RoPE only
+INDEX, FRAME, KIND, SEGMENT, ROW, COL, EXTENT = range(7)
+NO_FRAME = -1
+
+
+def ledger(chunk: Chunk, first: int, frame: int, mrope: bool) -> torch.Tensor:
+    """
+    Describe the tokens of a chunk: int64 [fields, 1, q].
+
+    Parameters
+    ----------
+    chunk : Chunk
+    first : int
+        Stream index of its first token.
+    frame : int
+        Ordinal of the frame it belongs to, or NO_FRAME.
+    mrope : bool
+        Whether the fields that M-RoPE needs are wanted.
+    """
+    index = torch.arange(first, first + len(chunk))
+    out = torch.zeros(7 if mrope else 3, 1, len(chunk), dtype=torch.long)
+    out[INDEX], out[FRAME] = index, frame
+    for place in chunk.markers:
+        out[KIND, 0, place] = Kind.MARKER
+    if mrope:
+        out[SEGMENT], out[EXTENT] = index, 1        # a text token is a segment of its own
+    for span in chunk.spans:
+        part = slice(span.start, span.start + span.rows * span.cols)
+        out[KIND, 0, part] = Kind.VISION
+        if mrope:
+            cell = torch.arange(span.rows * span.cols)
+            out[SEGMENT, 0, part], out[EXTENT, 0, part] = first + span.start, span.extent
+            out[ROW, 0, part], out[COL, 0, part] = cell // span.cols, cell % span.cols
+    return out
+
+
+def pack(meta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Place tokens on M-RoPE's axes, segment after segment, without gaps.
+
+    A token of a segment at base b sits at (b, b + row, b + col), its place in the original grid, so that
+    left stays left. The next base is b + min(extent, tokens of the segment still held): Hugging Face's
+    rule (``get_rope_index``) while a frame is whole, and no more bases than tokens when only crumbs of
+    it are left, so that no stream, however long, outruns the context.
+
+    Parameters
+    ----------
+    meta : torch.Tensor
+        Ledger, int64 [7, G, n].
+
+    Returns
+    -------
+    positions : torch.Tensor
+        int64 [3, G, n].
+    end : torch.Tensor
+        int64 [G, 1]: the next free base.
+    """
+    segment = meta[SEGMENT]
+    opens = torch.ones_like(segment)
+    opens[:, 1:] = segment[:, 1:] != segment[:, :-1]
+    run = opens.cumsum(-1) - 1
+    held = torch.zeros_like(run).scatter_add_(1, run, torch.ones_like(run)).gather(1, run)
+    advance = torch.minimum(meta[EXTENT], held)
+    passed = (advance * opens).cumsum(-1)
+    base = passed - advance
+    return torch.stack((base, base + meta[ROW], base + meta[COL])), passed[:, -1:]
+
+
+@dataclass
+class Mark:
+    """A moment to roll back to."""
+
+    count: int
+    end: torch.Tensor
+    state: torch.Tensor
+
+
+class Slots:
+    """
+    The ledger of one selection group.
+
+    Parameters
+    ----------
+    groups : int
+        Rows: 1, or one per KV head where heads select apart.
+    capacity : int
+        Slots per row.
+    layers : int
+        How many layers share this ledger (their window attention is averaged).
+    rope : RopeMap
+    span : int
+        Positions to tabulate: the capacity, and with M-RoPE the extent of one more frame.
+    dtype : torch.dtype
+        Of the cos/sin handed to the layers.
+    device : torch.device
+    channels : int
+        Running numbers that the policy keeps with each token.
+    reduce : str
+        'mean' or 'max' over the heads (and layers) that share a row.
+
+    Attributes
+    ----------
+    count : int
+        Tokens held, the same in every row.
+    state : torch.Tensor
+        fp32 [channels, G, capacity]: travels with the tokens.
+    """
+
+    def __init__(self, groups: int, capacity: int, layers: int, rope: RopeMap, span: int,
+                 dtype: torch.dtype, device: torch.device, channels: int, reduce: str) -> None:
+        self.groups, self.capacity, self.layers = groups, capacity, layers
+        self.rope, self.span, self.dtype, self.reduce = rope, span, dtype, reduce
+        self.meta = torch.zeros(
+            7 if rope.mrope else 3, groups, capacity, dtype=torch.long, device=device)
+        self.state = torch.zeros(channels, groups, capacity, device=device)
+        self.window = torch.zeros(groups, capacity, device=device)
+        self.evidence = torch.zeros(groups, capacity, device=device)
+        self.end = torch.zeros(groups, 1, dtype=torch.long, device=device)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every token."""
+        self.count = self.pending = self.regime = 0
+        self.end = torch.zeros_like(self.end)
+        self.rotation: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    # ---- a pass over the cache
+
+    def begin(self, meta: torch.Tensor) -> bool:
+        """
+        Take in the ledger [fields, 1, q] of a chunk, not yet counted as held.
+
+        Returns
+        -------
+        bool
+            Whether the held keys must be rotated afresh, because LongRoPE changes its frequencies here.
+        """
+        new = slice(self.count, self.count + meta.shape[-1])
+        self.pending = meta.shape[-1]
+        self.meta[:, :, new] = meta
+        self.state[:, :, new] = 0
+        self.evidence[:, new] = 0
+        regime = self.rope.regime(new.stop)
+        changed, self.regime = regime != self.regime, regime
+        if self.rope.mrope:
+            local, self._advance = pack(meta)
+            self.rotation = self._rotation(local + self.end)
+        else:
+            self.rotation = self._rotation(None, new)
+        return changed
+
+    def commit(self) -> None:
+        """Count the chunk of :meth:`begin` as held."""
+        self.count += self.pending
+        if self.rope.mrope:
+            self.end = self.end + self._advance
+        self.pending = 0
+
+    def add_window(self, weights: torch.Tensor) -> None:
+        """Add one layer's window attention, fp32 [Hkv, H / Hkv, K], summed over the window's rows."""
+        window = self.window[:, :weights.shape[-1]]
+        heads = (1, 0) if self.groups == 1 else (1,)
+        if self.reduce == 'mean':
+            window += weights.mean(heads) / self.layers
+        else:
+            torch.maximum(window, weights.amax(heads), out=window)
+
+    def add_evidence(self, weights: torch.Tensor) -> None:
+        """Add one layer's attention of one query, fp32 [Hkv, H / Hkv, K]."""
+        heads = (1, 0) if self.groups == 1 else (1,)
+        self.evidence[:, :weights.shape[-1]] += weights.mean(heads) / self.layers
+
+    # ---- what is held
+
+    def held(self, field: int) -> torch.Tensor:
+        """View one field of the ledger: int64 [G, n]."""
+        return self.meta[field, :, :self.count]
+
+    def positions(self) -> torch.Tensor:
+        """Where the held tokens sit: int64 [G, n], or [3, G, n] with M-RoPE."""
+        if self.rope.mrope:
+            return pack(self.meta[:, :, :self.count])[0]
+        return torch.arange(self.count, device=self.meta.device).expand(self.groups, -1)
+
+    def repack(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Place the held tokens contiguously; cos and sin of each table, [G|1, n, R]."""
+        if not self.rope.mrope:
+            return self._rotation(None, slice(0, self.count))
+        positions, self.end = pack(self.meta[:, :, :self.count])
+        return self._rotation(positions)
+
+    def compact(self, keep: torch.Tensor) -> None:
+        """Keep only the slots `keep`: int64 [G, m], ascending in each row."""
+        kept = slice(0, keep.shape[1])
+        self.meta[:, :, kept] = self.meta.gather(2, keep.expand(len(self.meta), -1, -1))
+        self.state[:, :, kept] = self.state.gather(2, keep.expand(len(self.state), -1, -1))
+        self.evidence[:, kept] = self.evidence.gather(1, keep)
+        self.count = keep.shape[1]
+
+    def mark(self) -> Mark:
+        """Remember this moment; valid until the next eviction."""
+        return Mark(self.count, self.end, self.state[:, :, :self.count].clone())
+
+    def rollback(self, mark: Mark) -> None:
+        """Return to a marked moment."""
+        self.count, self.end, self.pending = mark.count, mark.end, 0
+        self.state[:, :, :self.count] = mark.state
+
+    def _rotation(self, positions: torch.Tensor | None, part: slice = slice(0),
+                  ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        tables = self.rope.tables(self.span, self.dtype, self.regime)
+        if positions is None:
+            return [(t.cos[None, part], t.sin[None, part]) for t in tables]
+        return [t.at(positions) for t in tables]
