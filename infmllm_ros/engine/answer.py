@@ -61,8 +61,8 @@ class Answer:
     probabilities : tuple of float
         Of each choice; they sum to 1.
     evidence : tuple of Evidence
-        The retained frames that the answer's tokens attended to most, best first; the attention of the
-        queries that predicted the answer's tokens, averaged over them, layers and heads.
+        The retained frames that the answer's tokens attended to most, best first; the attention of
+        the queries that predicted the answer's tokens, averaged over them, layers and heads.
     """
 
     text: str
@@ -75,6 +75,7 @@ class Answer:
     choice: int | None = None
     probabilities: tuple[float, ...] = ()
     evidence: tuple[Evidence, ...] = ()
+    token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ class Stats:
     kv_bytes : int
         Bytes of all buffers of the cache, constant.
     vision_s, prefill_s, evict_s, decode_s : float
-        Seconds of the last frame's encoding and prefill, the last eviction, and the last answer's mean
-        per generated token.
+        Seconds of the last frame's encoding and prefill, the last eviction, and the last answer's
+        mean per generated token.
     """
 
     budget: int

@@ -15,9 +15,9 @@
 """
 The attention function that every layer of the language model calls, and one pass over the cache.
 
-Registered with transformers under the name 'infmllm'. Given ``stream=`` (a :class:`Pass`) it attends to
-the bounded cache; without it, it is transformers' own SDPA, so the same model object still serves
-``generate``.
+Registered with transformers under the name 'infmllm'. Given ``stream=`` (a :class:`Pass`) it
+attends to the bounded cache; without it, it is transformers' own SDPA, so the same model object
+still serves ``generate``.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ class Pass:
     cache : StreamCache
         Begun with the chunk.
     rows : torch.Tensor or None
-        int64 [r]: the chunk's queries that form the window; their attention is handed to the slots.
+        int64 [r]: the chunk's queries that form the window; their attention is handed to the
+        slots.
     evidence : bool
         Whether the last query's attention counts as evidence of an answer.
     """

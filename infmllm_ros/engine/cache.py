@@ -15,9 +15,9 @@
 """
 The KV cache of fixed size.
 
-Each layer keeps its keys twice: un-rotated, as the master, and rotated at contiguous in-cache positions,
-as the working copy that attention reads. After an eviction the working copy is derived afresh from the
-master, so nothing ever drifts, however often tokens move.
+Each layer keeps its keys twice: un-rotated, as the master, and rotated at contiguous in-cache
+positions, as the working copy that attention reads. After an eviction the working copy is derived
+afresh from the master, so nothing ever drifts, however often tokens move.
 """
 
 from __future__ import annotations

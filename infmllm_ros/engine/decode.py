@@ -20,7 +20,8 @@ from dataclasses import dataclass
 
 import torch
 from tokenizers.decoders import DecodeStream
-from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+from transformers import (
+    LogitsProcessorList, PreTrainedTokenizerBase, TemperatureLogitsWarper, TopPLogitsWarper)
 
 from .errors import QuestionError
 
@@ -79,10 +80,22 @@ class Sampler:
 class Detokenizer:
     """Text as it grows: a piece appears once its bytes are a whole character."""
 
-    def __init__(self, tokenizer: object) -> None:
-        self._backend = tokenizer.backend_tokenizer
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
         self._stream = DecodeStream(skip_special_tokens=True)
+        self._ids: list[int] = []
+        self.text = ''
 
     def __call__(self, token: int) -> str:
         """Take in a token; return the new text, perhaps none yet."""
-        return self._stream.step(self._backend, token) or ''
+        self._ids.append(token)
+        piece = self._stream.step(self._tokenizer.backend_tokenizer, token) or ''
+        self.text += piece
+        return piece
+
+    def flush(self) -> str:
+        """Return what is left when the last character was never completed."""
+        whole = self._tokenizer.decode(
+            self._ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        piece, self.text = whole[len(self.text):], whole
+        return piece

@@ -15,9 +15,9 @@
 """
 Which tokens sit in the slots of the cache, and at which positions they are rotated.
 
-One :class:`Slots` serves one selection group: all layers together, one layer, or one layer with a row for
-each KV head. Layers that share a group share its ledger and its cos/sin, so the bookkeeping of a frame is
-done once, not once a layer.
+One :class:`Slots` serves one selection group: all layers together, one layer, or one layer with a
+row for each KV head. Layers that share a group share its ledger and its cos/sin, so the
+bookkeeping of a frame is done once, not once a layer.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ def pack(meta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Place tokens on M-RoPE's axes, segment after segment, without gaps.
 
-    A token of a segment at base b sits at (b, b + row, b + col), its place in the original grid, so that
-    left stays left. The next base is b + min(extent, tokens of the segment still held): Hugging Face's
-    rule (``get_rope_index``) while a frame is whole, and no more bases than tokens when only crumbs of
-    it are left, so that no stream, however long, outruns the context.
+    A token of a segment at base b sits at (b, b + row, b + col), its place in the original grid,
+    so that left stays left. The next base is b + min(extent, tokens of the segment still held):
+    Hugging Face's rule (``get_rope_index``) while a frame is whole, and no more bases than tokens
+    when only crumbs of it are left, so that no stream, however long, outruns the context.
 
     Parameters
     ----------
@@ -164,7 +164,8 @@ class Slots:
         Returns
         -------
         bool
-            Whether the held keys must be rotated afresh, because LongRoPE changes its frequencies here.
+            Whether the held keys must be rotated afresh, because LongRoPE changes its frequencies
+            here.
         """
         new = slice(self.count, self.count + meta.shape[-1])
         self.pending = meta.shape[-1]

@@ -15,10 +15,10 @@
 """
 Which rotation each attention layer applies, and its cos/sin at any position.
 
-The cache keeps keys un-rotated, so the engine must rotate by itself, exactly as the model would. Nothing
-here knows a model family: with ONE token in the sequence the softmax over one key is 1, so the hidden
-states do not depend on the position, and the queries and keys that reach the attention function at
-position p are R(p) times those at position 0. Two such passes reveal R of every layer.
+The cache keeps keys un-rotated, so the engine must rotate by itself, exactly as the model would.
+Nothing here knows a model family: with ONE token in the sequence the softmax over one key is 1, so
+the hidden states do not depend on the position, and the queries and keys that reach the attention
+function at position p are R(p) times those at position 0. Two such passes reveal R of every layer.
 """
 
 from __future__ import annotations

@@ -1,0 +1,31 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The bounded-memory multimodal LLM, without ROS."""
+
+from .answer import Answer, Evidence, Frame, Stats
+from .asking import Asking
+from .budget import check_budget
+from .errors import (
+    BudgetError, ContextFull, EngineError, FrameError, MemoryFileError, ModelError, PolicyError,
+    QuestionError, QuestionTooLong)
+from .models import inspect_model, load_model, ModelSpec, StreamingModel
+from .policies import make_policy, POLICIES
+from .session import StreamingSession
+
+__all__ = [
+    'Answer', 'Asking', 'BudgetError', 'check_budget', 'ContextFull', 'EngineError', 'Evidence',
+    'Frame', 'FrameError', 'inspect_model', 'load_model', 'make_policy', 'MemoryFileError',
+    'ModelError', 'ModelSpec', 'POLICIES', 'PolicyError', 'QuestionError', 'QuestionTooLong',
+    'Stats', 'StreamingModel', 'StreamingSession']

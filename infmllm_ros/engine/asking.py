@@ -1,0 +1,193 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""One question, from its prefill to the last token, and the memory as it was or with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from inspect import GEN_SUSPENDED, getgeneratorstate
+from threading import Event
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .answer import Answer
+from .chunk import Chunk
+from .decode import Detokenizer, Sampler, Sampling
+from .errors import QuestionError
+from .policies import Role
+
+if TYPE_CHECKING:
+    from .session import StreamingSession
+
+
+class Asking:
+    """
+    A question being answered; iterate to decode.
+
+    Attributes
+    ----------
+    answer : Answer or None
+        The whole answer, once the iteration has ended.
+    """
+
+    def __init__(self, session: StreamingSession, question: Chunk, max_tokens: int,
+                 remember: bool, sampling: Sampling) -> None:
+        self.session, self.question, self.remember = session, question, remember
+        self.answer: Answer | None = None
+        self._start = perf_counter()
+        self._first: float | None = None
+        self._cancelled = Event()
+        self._passes = 0
+        self._mark = session.cache.mark()
+        self._steps = self._run(max_tokens, sampling)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over pieces of text as they are decoded."""
+        return self
+
+    def __next__(self) -> str:
+        """Decode until there is a new piece of text."""
+        return next(self._steps)
+
+    def cancel(self) -> None:
+        """End the answer after the current token; may be called from any thread."""
+        self._cancelled.set()
+
+    def close(self) -> None:
+        """Leave the question: no trace of it stays, or, if it is remembered, what was said so far."""
+        if self.remember and getgeneratorstate(self._steps) == GEN_SUSPENDED:
+            self.cancel()
+            for _ in self:
+                pass
+        self._steps.close()
+
+    def prefill(self) -> torch.Tensor:
+        """Let the model read the question; logits [vocab] of the first answer token."""
+        session = self.session
+        for slots in session.cache.slots:
+            slots.evidence.zero_()
+        logits = self._step(self.question, Role.QUESTION)
+        if self.remember:
+            # as in the paper: the question chooses what stays before the answer is decoded
+            session.evict()
+            self._mark = session.cache.mark()
+        return logits
+
+    def finish(self, text: str, reason: str, tokens: Sequence[int], **choice: Any) -> Answer:
+        """Put the answer together, while the question is still in the cache."""
+        session, now = self.session, perf_counter()
+        first = self._first or now
+        newest = session.newest
+        session.answers += 1
+        session.timings['decode_s'] = (now - first) / max(1, len(tokens) - 1)
+        return Answer(
+            text, reason, len(tokens), first - self._start, now - self._start,
+            newest.stamp_ns if newest else None, newest.camera if newest else '',
+            evidence=session.evidence(self._passes), token_ids=tuple(tokens), **choice)
+
+    def remembered(self, tokens: Sequence[int]) -> None:
+        """Close the turn in the memory, after the tokens that are not in it yet."""
+        end = torch.cat((torch.tensor(tokens, dtype=torch.long), self.session.prompt.reopen()))
+        self.session.feed(Chunk(end), Role.ANSWER)
+        self._mark = self.session.cache.mark()
+
+    def settle(self) -> None:
+        """Leave the cache as the question found it, or within the budget with it."""
+        session = self.session
+        session.cache.rollback(self._mark)
+        if self.remember:
+            session.evict()
+        if session._asking is self:
+            session._asking = None
+
+    def _step(self, chunk: Chunk, role: Role) -> torch.Tensor:
+        self._passes += 1
+        return self.session.feed(chunk, role, logits=1, evidence=True)[-1]
+
+    def _run(self, max_tokens: int, sampling: Sampling) -> Iterator[str]:
+        session = self.session
+        sampler = Sampler(sampling, session.model.device)
+        detokenizer = Detokenizer(session.model.tokenizer)
+        tokens: list[int] = []
+        reason, fed = 'length', 0
+        try:
+            logits = self.prefill()
+            while len(tokens) < max_tokens:
+                if self._cancelled.is_set():
+                    reason = 'cancelled'
+                    break
+                token = sampler(logits)
+                self._first = self._first or perf_counter()
+                if token in session.prompt.stop_ids:
+                    reason = 'stop'
+                    break
+                tokens.append(token)
+                if piece := detokenizer(token):
+                    yield piece
+                if len(tokens) < max_tokens:
+                    logits = self._step(Chunk(torch.tensor([token])), Role.ANSWER)
+                    fed = len(tokens)
+            if piece := detokenizer.flush():
+                yield piece
+            self.answer = self.finish(detokenizer.text, reason, tokens)
+            if self.remember:
+                self.remembered(tokens[fed:])
+        finally:
+            self.settle()
+
+
+def choose(asking: Asking, choices: Sequence[str]) -> Answer:
+    """
+    Score the choices after the question instead of decoding; see ``StreamingSession.answer``.
+
+    The question is prefilled once; each choice of more than one token is looked at on top of it and
+    leaves no trace.
+
+    Raises
+    ------
+    QuestionError
+        If the choices are fewer than two, empty, repeated or longer than `max_answer`.
+    """
+    session = asking.session
+    if len(choices) < 2 or len(set(choices)) < len(choices) or not all(map(str.strip, choices)):
+        raise QuestionError(
+            f'choices are {list(choices)}, must be at least two, different and not empty')
+    tokens = [session.prompt.choice(choice) for choice in choices]
+    limit = session.settings.max_answer
+    for choice, ids in zip(choices, tokens):
+        if len(ids) > limit:
+            raise QuestionError(
+                f'choice {choice[:40]!r} has {len(ids)} tokens, the limit is max_answer {limit}')
+    try:
+        first = asking.prefill()
+        scores = []
+        for ids in tokens:
+            logits = first[None]
+            if len(ids) > 1:
+                more = session.feed(Chunk(ids[:-1]), Role.ANSWER, logits=len(ids) - 1, commit=False)
+                logits = torch.cat((logits, more))
+            target = ids.to(logits.device)[:, None]
+            scores.append(logits.float().log_softmax(-1).gather(1, target).mean())
+        probabilities = torch.stack(scores).softmax(0)
+        best = int(probabilities.argmax())
+        answer = asking.finish(choices[best], 'choice', tokens[best].tolist(), choice=best,
+                               probabilities=tuple(probabilities.tolist()))
+        if asking.remember:
+            asking.remembered(tokens[best].tolist())
+        return answer
+    finally:
+        asking.settle()

@@ -1,0 +1,112 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""How many slots a budget means, and whether it can hold what every moment of a stream needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from .cache import kv_shapes
+from .errors import BudgetError
+from .policies import parse_bytes, Policy
+
+if TYPE_CHECKING:
+    from .models import ModelSpec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Tokens that may stay per layer, and slots to allocate: the budget and headroom above it."""
+
+    budget: int
+    capacity: int
+
+
+def slot_bytes(spec: ModelSpec, policy: Policy, itemsize: int) -> int:
+    """
+    Count the bytes of one slot over all layers.
+
+    Master keys, rotated keys and values, and the ledger's rows: three int64 fields (seven with
+    M-RoPE), the policy's running numbers, window and evidence.
+    """
+    shapes = kv_shapes(spec.config.get_text_config(decoder=True))
+    rows = {'all': 1, 'layer': len(shapes), 'head': sum(heads for heads, _ in shapes)}
+    fields = 7 if spec.adapter.max_extent > 1 else 3
+    return (sum(3 * heads * size * itemsize for heads, size in shapes)
+            + rows[policy.scope] * (8 * fields + 4 * (policy.channels + 2)))
+
+
+def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, *, system_prompt: str,
+         max_question: int, max_answer: int, chunk: int) -> Plan:
+    """
+    Turn a budget into slots.
+
+    Headroom above the budget holds whichever is larger: a chunk of text or a frame (and the
+    policy's probe after it), or a question with its answer.
+
+    Raises
+    ------
+    BudgetError
+        If the budget cannot hold system prompt, sinks, one frame and a question, or if its
+        positions would reach the model's context limit.
+    """
+    prompt, adapter = spec.adapter.prompt, spec.adapter
+    prefix = max(len(prompt.prefix(system_prompt)), policy.sinks)
+    frame = adapter.frame_tokens if adapter.sees else 0
+    probe = len(prompt.question(policy.probe)) if policy.probe else 0
+    headroom = max(max(chunk, frame) + probe, max_question + max_answer + len(prompt.reopen()))
+    most = spec.context_limit - adapter.max_extent - headroom
+    least = prefix + frame + max_question
+    needs = (f'system prompt and sinks {prefix}, one frame {frame}, a question {max_question} tokens')
+    per_slot = slot_bytes(spec, policy, torch.empty(0, dtype=dtype).element_size())
+    if isinstance(policy.budget, str):
+        budget = parse_bytes(policy.budget) // per_slot - headroom
+        if budget < least:
+            size = -(-(least + headroom) * per_slot // 2 ** 20)
+            raise BudgetError(
+                f'budget {policy.budget} holds {max(0, budget)} tokens beside {headroom} of '
+                f'headroom, needs {least} ({needs}): the smallest budget that works is {size}MiB')
+    else:
+        budget = policy.budget or most
+    if budget < least:
+        raise BudgetError(
+            f'budget {budget} is too small, needs {least} ({needs}): the smallest budget that '
+            f'works is {least}')
+    if budget > most:
+        raise BudgetError(
+            f'budget {budget} and its headroom of {headroom} reach the context limit '
+            f'{spec.context_limit} of {spec.name}: the largest budget that works is {most}')
+    return Plan(budget, budget + headroom)
+
+
+def check_budget(spec: ModelSpec, policy: Policy, *, system_prompt: str = '',
+                 max_question: int = 256, max_answer: int = 256, chunk: int = 256,
+                 dtype: torch.dtype | None = None) -> Plan:
+    """
+    Check a budget before weights are loaded; the arguments are those of the session.
+
+    `dtype` matters for a budget given as a size; None is the checkpoint's.
+
+    Raises
+    ------
+    BudgetError
+        Naming the smallest budget that works.
+    """
+    dtype = dtype or spec.config.get_text_config(decoder=True).dtype or torch.float32
+    return plan(spec, policy, dtype, system_prompt=system_prompt, max_question=max_question,
+                max_answer=max_answer, chunk=chunk)

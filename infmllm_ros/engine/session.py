@@ -1,0 +1,429 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A stream of frames and words through a model whose memory never grows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import persist
+from .answer import Answer, Evidence, Frame, Stats
+from .asking import Asking, choose
+from .attention import Pass, streaming
+from .budget import plan
+from .cache import StreamCache
+from .chunk import Chunk
+from .decode import Sampling
+from .errors import ContextFull, FrameError, ModelError, QuestionError, QuestionTooLong
+from .models import StreamingModel
+from .policies import Policy, Role, View
+from .positions import FRAME, INDEX, KIND, NO_FRAME
+from .rope import RopeMap
+
+EVIDENCE = 8  # frames named by an answer
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    What a session is made with, beside model and policy.
+
+    Parameters
+    ----------
+    system_prompt : str
+        Stays in the memory for ever.
+    remember : bool
+        Whether question and answer stay in the memory; may be overridden per question.
+    max_question, max_answer : int
+        Tokens kept free for a question (its turn tokens included) and for its answer.
+    chunk : int
+        Tokens of text prefilled at a time.
+    """
+
+    system_prompt: str = ''
+    remember: bool = False
+    max_question: int = 256
+    max_answer: int = 256
+    chunk: int = 256
+
+
+class StreamingSession:
+    """
+    One memory over one model. Use it from one thread; only :meth:`Asking.cancel` may come from
+    another.
+
+    Every call leaves each layer with at most `budget` tokens. A call that fails, also for lack of
+    GPU memory in the midst of a forward pass, leaves the memory as it was.
+
+    Parameters
+    ----------
+    model : StreamingModel
+        From ``load_model``; it may serve several sessions in turn, and plain ``generate`` beside
+        them.
+    policy : Policy
+        From ``make_policy``.
+    **settings
+        Fields of :class:`Settings`.
+
+    Raises
+    ------
+    BudgetError
+        If the policy's budget is too small for system prompt, frame and question, or too large for
+        the model's context.
+    """
+
+    def __init__(self, model: StreamingModel, policy: Policy, **settings: Any) -> None:
+        self.model, self.policy, self.settings = model, policy, Settings(**settings)
+        self.adapter, self.prompt = model.adapter, model.adapter.prompt
+        if model.rope is None:
+            model.rope = RopeMap(model.model)
+        options = {key: value for key, value in vars(self.settings).items() if key != 'remember'}
+        self.plan = plan(model.spec, policy, model.dtype, **options)
+        self.cache = StreamCache(
+            model.config.get_text_config(decoder=True), model.rope, self.plan.capacity,
+            self.adapter.max_extent, policy.scope, policy.channels, policy.reduce,
+            model.dtype, model.device)
+        self._prefix = self.prompt.prefix(self.settings.system_prompt)
+        self._probe = Chunk(self.prompt.question(policy.probe)) if policy.probe else None
+        self._asking: Asking | None = None
+        self.reset()
+
+    # ---- in
+
+    def reset(self) -> None:
+        """Forget everything but the system prompt."""
+        self._settle()
+        self.cache.clear()
+        self.frames: dict[int, Frame] = {}
+        self.newest: Frame | None = None
+        self.frames_seen = self.evictions = self.answers = self._chunks = 0
+        self._first_stamp: int | None = None
+        self.timings = dict.fromkeys(('vision_s', 'prefill_s', 'evict_s', 'decode_s'), 0.0)
+        for part in self._prefix.split(self.settings.chunk):
+            self.feed(Chunk(part), Role.PREFIX)
+
+    def observe(self, image: np.ndarray | torch.Tensor, stamp_ns: int = 0, camera: str = '') -> None:
+        """
+        Take a camera frame into the memory.
+
+        Parameters
+        ----------
+        image : numpy.ndarray or torch.Tensor
+            RGB, uint8 [H, W, 3].
+        stamp_ns : int
+            When it was taken, in nanoseconds.
+        camera : str
+            Which camera took it.
+
+        Raises
+        ------
+        FrameError
+            If the image is not uint8 [H, W, 3] with H, W >= 1.
+        ModelError
+            If the model is text-only.
+        ContextFull
+            Under the `full` policy.
+        """
+        self._settle()
+        if not self.adapter.sees:
+            raise ModelError(f'{self.model.spec.name} is text-only: it cannot observe images')
+        shape, kind = tuple(image.shape), str(image.dtype).removeprefix('torch.')
+        if len(shape) != 3 or shape[2] != 3 or 0 in shape or kind != 'uint8':
+            raise FrameError(f'image is {kind} {list(shape)}, must be uint8 [H, W, 3] (RGB)')
+        first = stamp_ns if self._first_stamp is None else self._first_stamp
+        start = perf_counter()
+        chunk = self.adapter.encode(
+            self.model.model, image, max(0, stamp_ns - first) / 1e9, camera)
+        encoded = perf_counter()
+        self._admit(len(chunk))
+        self.feed(chunk, Role.FRAME, frame=self.frames_seen)
+        self.timings['vision_s'] = encoded - start
+        self.timings['prefill_s'] = perf_counter() - encoded
+        self._first_stamp = first
+        self.newest = self.frames[self.frames_seen] = Frame(self.frames_seen, stamp_ns, camera)
+        self.frames_seen += 1
+        self._after(Role.FRAME)
+
+    def tell(self, text: str | Sequence[int] | torch.Tensor) -> None:
+        """
+        Take text, or token ids, into the memory.
+
+        Raises
+        ------
+        ContextFull
+            Under the `full` policy.
+        """
+        self._settle()
+        ids = self.prompt.text(text) if isinstance(text, str) else torch.as_tensor(text)
+        for part in ids.flatten().split(self.settings.chunk):
+            self._admit(len(part))
+            self.feed(Chunk(part), Role.TEXT)
+            self._after(Role.TEXT)
+
+    def logits(self, ids: Sequence[int] | torch.Tensor) -> torch.Tensor:
+        """
+        Take token ids into the memory; return what the model predicts after each: [n, vocab].
+
+        Raises
+        ------
+        ContextFull
+            Under the `full` policy.
+        """
+        self._settle()
+        out = []
+        for part in torch.as_tensor(ids).flatten().split(self.settings.chunk):
+            self._admit(len(part))
+            out.append(self.feed(Chunk(part), Role.TEXT, logits=len(part)))
+            self._after(Role.TEXT)
+        return torch.cat(out)
+
+    # ---- out
+
+    def ask(self, question: str, *, max_tokens: int | None = None, remember: bool | None = None,
+            temperature: float = 0.0, top_p: float = 1.0, seed: int = 0) -> Asking:
+        """
+        Ask; iterate over the result to decode, piece by piece of text.
+
+        Parameters
+        ----------
+        question : str
+        max_tokens : int, optional
+            Of the answer; at most, and by default, the session's `max_answer`.
+        remember : bool, optional
+            Whether question and answer stay in the memory; None: as the session was made. If not,
+            the memory is rolled back bit for bit, also when the iteration is abandoned.
+        temperature, top_p, seed
+            See :class:`~infmllm_ros.engine.decode.Sampling`.
+
+        Raises
+        ------
+        QuestionError
+            If the question is empty or a setting is out of range.
+        QuestionTooLong
+            If it has more than `max_question` tokens.
+        ContextFull
+            Under the `full` policy, if the question is to be remembered.
+        """
+        self._settle()
+        max_tokens = self.settings.max_answer if max_tokens is None else max_tokens
+        if not 1 <= max_tokens <= self.settings.max_answer:
+            raise QuestionError(
+                f'max_tokens is {max_tokens}, must be between 1 and max_answer '
+                f'{self.settings.max_answer} of the session')
+        remember = self.settings.remember if remember is None else remember
+        ids = self._question(question)
+        if remember:
+            self._admit(len(ids) + max_tokens + len(self.prompt.reopen()))
+        self._asking = Asking(
+            self, Chunk(ids), max_tokens, remember, Sampling(temperature, top_p, seed))
+        return self._asking
+
+    def answer(self, question: str, *, choices: Sequence[str] | None = None, **options: Any,
+               ) -> Answer:
+        """
+        Ask and wait for the whole answer.
+
+        With `choices` nothing is generated: each choice is scored by the mean log-probability of
+        its tokens after the question (so long choices are not punished), and `probabilities` is
+        the softmax of these scores.
+
+        Parameters
+        ----------
+        question : str
+        choices : sequence of str, optional
+            At least two.
+        **options
+            As for :meth:`ask`.
+
+        Raises
+        ------
+        QuestionError
+            Also if the choices are fewer than two, empty, repeated or longer than `max_answer`.
+        """
+        asking = self.ask(question, **options)
+        if choices is not None:
+            return choose(asking, choices)
+        for _ in asking:
+            pass
+        return asking.answer
+
+    def kept(self, layer: int) -> torch.Tensor:
+        """Stream indices of the tokens that a layer holds: int64 [KV heads, n], ascending."""
+        keys = self.cache.layers[layer]
+        return keys.slots.held(INDEX).expand(keys.keys.shape[1], -1).clone()
+
+    def stats(self) -> Stats:
+        """Count what the memory holds."""
+        cache = self.cache
+        return Stats(
+            budget=self.plan.budget, capacity=self.plan.capacity, tokens=cache.count,
+            tokens_seen=cache.seen, tokens_evicted=cache.evicted, frames_seen=self.frames_seen,
+            frames_retained=len(self._retained()), evictions=self.evictions, answers=self.answers,
+            kv_bytes=cache.nbytes(), **self.timings)
+
+    def save(self, path: str | Path) -> None:
+        """Write the memory to a file, whole or not at all."""
+        self._settle()
+        persist.save(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path, model: StreamingModel) -> StreamingSession:
+        """
+        Make a session from a saved memory.
+
+        Raises
+        ------
+        MemoryFileError
+            If the file is missing, torn, or was saved with another model.
+        """
+        return persist.load(cls, Path(path), model)
+
+    # ---- the pass over the cache, for Asking
+
+    @torch.no_grad()
+    def feed(self, chunk: Chunk, role: Role, *, frame: int = NO_FRAME, logits: int = 0,
+             evidence: bool = False, commit: bool = True) -> torch.Tensor | None:
+        """
+        Prefill a chunk; the memory changes only if the whole pass succeeds.
+
+        Parameters
+        ----------
+        chunk : Chunk
+        role : Role
+            Why it enters: the policy chooses its window by it.
+        frame : int
+            Ordinal of its frame.
+        logits : int
+            How many of the last tokens' logits are wanted.
+        evidence : bool
+            Whether the last token's attention counts as evidence.
+        commit : bool
+            False: look, but leave no trace in the cache.
+
+        Returns
+        -------
+        torch.Tensor or None
+            [logits, vocab].
+        """
+        cache, device = self.cache, self.model.device
+        rows = self.policy.asks(role, chunk)
+        rows = None if rows is None or not len(rows) else rows.to(device)
+        cache.begin(chunk, frame, rows is not None)
+        shape = (3, 1, len(chunk)) if cache.mrope else (1, len(chunk))
+        inputs: dict[str, Any] = {
+            'input_ids': chunk.ids.to(device)[None], 'past_key_values': cache, 'use_cache': True,
+            'position_ids': torch.zeros(shape, dtype=torch.long, device=device),
+            'stream': Pass(cache, rows, evidence)}
+        if chunk.features is not None:
+            inputs['mm_encoder_outputs'] = chunk.features
+        past, out = cache.count, None
+        with streaming():
+            if logits:
+                out = self.model.model(**inputs, logits_to_keep=logits).logits[0]
+            else:       # spares the product with the vocabulary
+                self.model.model.base_model(**inputs)
+        if commit:
+            cache.commit()
+        if rows is not None:
+            self._score(rows, past, len(chunk))
+        return out
+
+    def _score(self, rows: torch.Tensor, past: int, size: int) -> None:
+        """Hand the window's attention to the policy."""
+        place = torch.arange(size, device=rows.device)
+        asked = torch.cat((
+            torch.full((past,), len(rows), device=rows.device),
+            (rows[None] >= place[:, None]).sum(1))).float()
+        for slots in self.cache.slots:
+            held = slice(0, slots.count)
+            self.policy.observe(slots.state[:, :, held], slots.window[:, held], asked[held])
+
+    def _after(self, role: Role) -> None:
+        """Probe if it is time, then evict whatever is over budget."""
+        self._chunks += 1
+        if self._probe is not None and self._chunks % self.policy.probe_every == 0:
+            self.feed(self._probe, Role.PROBE, commit=False)
+        self.evict()
+
+    def evict(self) -> None:
+        """Let the policy choose what stays, where a group is over budget."""
+        start, budget = perf_counter(), self.plan.budget
+        protected = max(len(self._prefix), self.policy.sinks)
+        for slots in self.cache.slots:
+            if slots.count > budget or self.policy.eager:
+                held = slots.count
+                self.cache.compact(slots, self.policy.select(View(
+                    held, budget, min(protected, held), slots.held(INDEX), slots.held(FRAME),
+                    slots.held(KIND), slots.state[:, :, :held])))
+                if slots.count < held and slots is self.cache.slots[0]:
+                    self.evictions += 1
+                    self.timings['evict_s'] = perf_counter() - start
+        if len(self.frames) > 2 * self.plan.budget + 64:
+            self.frames = {number: self.frames[number] for number in self._retained()}
+
+    def evidence(self, passes: int) -> tuple[Evidence, ...]:
+        """Name the retained frames that collected the most attention over `passes` queries."""
+        weight: dict[int, float] = {}
+        for slots in self.cache.slots:
+            frames, inverse = slots.held(FRAME).unique(return_inverse=True)
+            share = torch.zeros(len(frames), device=frames.device).index_add_(
+                0, inverse.flatten(), slots.evidence[:, :slots.count].flatten())
+            for frame, value in zip(frames.tolist(), share.tolist()):
+                weight[frame] = weight.get(frame, 0.0) + value / slots.groups
+        weight.pop(NO_FRAME, None)
+        total = max(1, passes) * len(self.cache.slots)
+        best = sorted(weight, key=lambda frame: -weight[frame])[:EVIDENCE]
+        return tuple(
+            Evidence(frame, self.frames[frame].stamp_ns, self.frames[frame].camera,
+                     weight[frame] / total) for frame in best)
+
+    def _retained(self) -> list[int]:
+        found = torch.cat([slots.held(FRAME).flatten().unique() for slots in self.cache.slots])
+        return [number for number in found.unique().tolist() if number != NO_FRAME]
+
+    def _question(self, question: str) -> torch.Tensor:
+        if not question.strip():
+            raise QuestionError('the question is empty: ask something')
+        limit = self.settings.max_question
+        # every token takes at least a byte or so of text: spare the tokenizer a book
+        if len(question) <= 64 * limit:
+            ids = self.prompt.question(question)
+            if len(ids) <= limit:
+                return ids
+            size = f'{len(ids)} tokens'
+        else:
+            size = f'{len(question)} characters'
+        raise QuestionTooLong(
+            f'the question has {size}, the limit is {limit} tokens: shorten it or raise max_question')
+
+    def _admit(self, tokens: int) -> None:
+        held, budget = self.cache.count, self.plan.budget
+        if self.policy.refuses and held + tokens > budget:
+            raise ContextFull(
+                f'the memory holds {held} tokens and {tokens} more would pass the budget {budget} of '
+                f'policy {self.policy.name!r}: reset it, or choose a policy that evicts')
+
+    def _settle(self) -> None:
+        """End a question that was left in the middle."""
+        if self._asking is not None:
+            self._asking.close()
+            self._asking = None
