@@ -68,7 +68,7 @@ class Asking:
         self._cancelled.set()
 
     def close(self) -> None:
-        """Leave the question: no trace of it stays, or, if it is remembered, what was said so far."""
+        """Leave the question: no trace of it stays, or what was said so far if remembered."""
         if self.remember and getgeneratorstate(self._steps) == GEN_SUSPENDED:
             self.cancel()
             for _ in self:
@@ -154,8 +154,8 @@ def choose(asking: Asking, choices: Sequence[str]) -> Answer:
     """
     Score the choices after the question instead of decoding; see ``StreamingSession.answer``.
 
-    The question is prefilled once; each choice of more than one token is looked at on top of it and
-    leaves no trace.
+    The question is prefilled once; each choice of more than one token is looked at on top of it
+    and leaves no trace.
 
     Raises
     ------
@@ -168,7 +168,7 @@ def choose(asking: Asking, choices: Sequence[str]) -> Answer:
             f'choices are {list(choices)}, must be at least two, different and not empty')
     tokens = [session.prompt.choice(choice) for choice in choices]
     limit = session.settings.max_answer
-    for choice, ids in zip(choices, tokens):
+    for choice, ids in zip(choices, tokens, strict=True):
         if len(ids) > limit:
             raise QuestionError(
                 f'choice {choice[:40]!r} has {len(ids)} tokens, the limit is max_answer {limit}')
@@ -178,7 +178,8 @@ def choose(asking: Asking, choices: Sequence[str]) -> Answer:
         for ids in tokens:
             logits = first[None]
             if len(ids) > 1:
-                more = session.feed(Chunk(ids[:-1]), Role.ANSWER, logits=len(ids) - 1, commit=False)
+                more = session.feed(
+                    Chunk(ids[:-1]), Role.ANSWER, logits=len(ids) - 1, commit=False)
                 logits = torch.cat((logits, more))
             target = ids.to(logits.device)[:, None]
             scores.append(logits.float().log_softmax(-1).gather(1, target).mean())

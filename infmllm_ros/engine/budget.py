@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, TYPE_CHECKING
 
 import torch
 
@@ -27,6 +27,30 @@ from .policies import parse_bytes, Policy
 
 if TYPE_CHECKING:
     from .models import ModelSpec
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    What a session is made with, beside model and policy.
+
+    Parameters
+    ----------
+    system_prompt : str
+        Stays in the memory for ever.
+    remember : bool
+        Whether question and answer stay in the memory; may be overridden per question.
+    max_question, max_answer : int
+        Tokens kept free for a question (its turn tokens included) and for its answer.
+    chunk : int
+        Tokens of text prefilled at a time.
+    """
+
+    system_prompt: str = ''
+    remember: bool = False
+    max_question: int = 256
+    max_answer: int = 256
+    chunk: int = 256
 
 
 @dataclass(frozen=True)
@@ -51,8 +75,7 @@ def slot_bytes(spec: ModelSpec, policy: Policy, itemsize: int) -> int:
             + rows[policy.scope] * (8 * fields + 4 * (policy.channels + 2)))
 
 
-def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, *, system_prompt: str,
-         max_question: int, max_answer: int, chunk: int) -> Plan:
+def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, settings: Settings) -> Plan:
     """
     Turn a budget into slots.
 
@@ -66,13 +89,15 @@ def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, *, system_prompt: 
         positions would reach the model's context limit.
     """
     prompt, adapter = spec.adapter.prompt, spec.adapter
-    prefix = max(len(prompt.prefix(system_prompt)), policy.sinks)
+    prefix = max(len(prompt.prefix(settings.system_prompt)), policy.sinks)
     frame = adapter.frame_tokens if adapter.sees else 0
     probe = len(prompt.question(policy.probe)) if policy.probe else 0
-    headroom = max(max(chunk, frame) + probe, max_question + max_answer + len(prompt.reopen()))
+    question = settings.max_question
+    headroom = max(max(settings.chunk, frame) + probe,
+                   question + settings.max_answer + len(prompt.reopen()))
     most = spec.context_limit - adapter.max_extent - headroom
-    least = prefix + frame + max_question
-    needs = (f'system prompt and sinks {prefix}, one frame {frame}, a question {max_question} tokens')
+    least = prefix + frame + question
+    needs = f'system prompt and sinks {prefix}, one frame {frame}, a question {question} tokens'
     per_slot = slot_bytes(spec, policy, torch.empty(0, dtype=dtype).element_size())
     if isinstance(policy.budget, str):
         budget = parse_bytes(policy.budget) // per_slot - headroom
@@ -94,13 +119,20 @@ def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, *, system_prompt: 
     return Plan(budget, budget + headroom)
 
 
-def check_budget(spec: ModelSpec, policy: Policy, *, system_prompt: str = '',
-                 max_question: int = 256, max_answer: int = 256, chunk: int = 256,
-                 dtype: torch.dtype | None = None) -> Plan:
+def check_budget(spec: ModelSpec, policy: Policy, *, dtype: torch.dtype | None = None,
+                 **settings: Any) -> Plan:
     """
-    Check a budget before weights are loaded; the arguments are those of the session.
+    Check a budget before weights are loaded.
 
-    `dtype` matters for a budget given as a size; None is the checkpoint's.
+    Parameters
+    ----------
+    spec : ModelSpec
+        From ``inspect_model``.
+    policy : Policy
+    dtype : torch.dtype, optional
+        Matters for a budget given as a size; None is the checkpoint's.
+    **settings
+        Fields of :class:`Settings`, as the session will be given them.
 
     Raises
     ------
@@ -108,5 +140,4 @@ def check_budget(spec: ModelSpec, policy: Policy, *, system_prompt: str = '',
         Naming the smallest budget that works.
     """
     dtype = dtype or spec.config.get_text_config(decoder=True).dtype or torch.float32
-    return plan(spec, policy, dtype, system_prompt=system_prompt, max_question=max_question,
-                max_answer=max_answer, chunk=chunk)
+    return plan(spec, policy, dtype, Settings(**settings))

@@ -28,7 +28,7 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin, get_layer_types_and_kwargs
 
 from .errors import ModelError
-from .positions import Mark, Slots, ledger
+from .positions import FRAME, ledger, Mark, NO_FRAME, Slots
 from .rope import RopeMap, rotate
 
 SCOPES = ('head', 'layer', 'all')
@@ -201,6 +201,24 @@ class StreamCache(Cache):
         tensors += [t for s in self.slots for t in (s.meta, s.state, s.window, s.evidence)]
         return sum(t.numel() * t.element_size() for t in tensors)
 
+    def frames(self) -> list[int]:
+        """List the ordinals of the frames of which some layer holds a token, ascending."""
+        found = torch.cat([slots.held(FRAME).flatten().unique() for slots in self.slots])
+        return [number for number in found.unique().tolist() if number != NO_FRAME]
+
+    def attention_by_frame(self) -> dict[int, float]:
+        """Sum the evidence of each retained frame, averaged over the selection groups."""
+        weights: dict[int, float] = {}
+        for slots in self.slots:
+            frames, place = slots.held(FRAME).unique(return_inverse=True)
+            share = torch.zeros(len(frames), device=frames.device).index_add_(
+                0, place.flatten(), slots.evidence[:, :slots.count].flatten())
+            share /= slots.groups * len(self.slots)
+            for frame, value in zip(frames.tolist(), share.tolist(), strict=True):
+                weights[frame] = weights.get(frame, 0.0) + value
+        weights.pop(NO_FRAME, None)
+        return weights
+
     def begin(self, chunk: Any, frame: int, windowed: bool) -> None:
         """Prepare every ledger for a chunk; nothing counts as held before :meth:`commit`."""
         meta = ledger(chunk, self.seen, frame, self.mrope)
@@ -234,7 +252,7 @@ class StreamCache(Cache):
     def rollback(self, mark: tuple[int, int, list[Mark]]) -> None:
         """Return to a marked moment, bit for bit."""
         self.seen, self.evicted, marks = mark
-        for slots, moment in zip(self.slots, marks):
+        for slots, moment in zip(self.slots, marks, strict=True):
             slots.rollback(moment)
 
     def clear(self) -> None:

@@ -189,7 +189,7 @@ class Slots:
         self.pending = 0
 
     def add_window(self, weights: torch.Tensor) -> None:
-        """Add one layer's window attention, fp32 [Hkv, H / Hkv, K], summed over the window's rows."""
+        """Add one layer's attention, fp32 [Hkv, H / Hkv, K], summed over the window's rows."""
         window = self.window[:, :weights.shape[-1]]
         heads = (1, 0) if self.groups == 1 else (1,)
         if self.reduce == 'mean':

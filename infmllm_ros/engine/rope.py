@@ -138,7 +138,8 @@ class RopeMap:
         moved, turned = self._probe(PROBE)
         self._calls = [extra for extra, _ in calls]
         self._scale = [cos.flatten()[0].item() for _, (cos, _) in calls]
-        tables = [(cos / s, sin / s) for (_, (cos, sin)), s in zip(turned, self._scale)]
+        tables = [(cos / scale, sin / scale)
+                  for (_, (cos, sin)), scale in zip(turned, self._scale, strict=True)]
         self.layers = {
             i: self._explain(i, still[i], moved[i], tables) for i in sorted(still)}
         parameters = getattr(self.rotary.config, 'rope_parameters', None) or {}
@@ -166,7 +167,8 @@ class RopeMap:
             self._tables[key] = [
                 RopeTable((cos[0] / s)[:length].to(dtype), (sin[0] / s)[:length].to(dtype), axis)
                 for (cos, sin), s, axis in zip(
-                    map(self._caller(positions), self._calls), self._scale, self._axes())]
+                    map(self._caller(positions), self._calls), self._scale, self._axes(),
+                    strict=True)]
         return self._tables[key]
 
     def _axes(self) -> list[torch.Tensor | None]:
@@ -177,7 +179,7 @@ class RopeMap:
             [call(extra)[1][0, 0] != 0 for extra in self._calls]
             for call in (self._caller(unit[:, None]) for unit in eye)]
         axes = []
-        for masks in zip(*touched):
+        for masks in zip(*touched, strict=True):
             count = torch.stack(masks).sum(0)
             if (count > 1).any():
                 raise ModelError('M-RoPE channels that follow several axes are not supported')
@@ -218,8 +220,9 @@ class RopeMap:
                 if cos.shape[-1] > still[0].shape[-1]:
                     continue
                 error = max(
-                    ((rotate(a, cos[:, None], sin[:, None], kind) - b).abs().max()
-                     / b.abs().max().clamp_min(1e-20)).item() for a, b in zip(still, moved))
+                    (rotate(a, cos[:, None], sin[:, None], kind) - b).abs().max().item()
+                    / max(b.abs().max().item(), 1e-20)
+                    for a, b in zip(still, moved, strict=True))
                 if error < best:
                     best, found = error, LayerRope(kind, number)
         exact = next(self.decoder.parameters()).dtype in (torch.float32, torch.float64)

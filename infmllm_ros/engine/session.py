@@ -17,7 +17,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -29,7 +28,7 @@ from . import persist
 from .answer import Answer, Evidence, Frame, Stats
 from .asking import Asking, choose
 from .attention import Pass, streaming
-from .budget import plan
+from .budget import plan, Settings
 from .cache import StreamCache
 from .chunk import Chunk
 from .decode import Sampling
@@ -40,30 +39,6 @@ from .positions import FRAME, INDEX, KIND, NO_FRAME
 from .rope import RopeMap
 
 EVIDENCE = 8  # frames named by an answer
-
-
-@dataclass(frozen=True)
-class Settings:
-    """
-    What a session is made with, beside model and policy.
-
-    Parameters
-    ----------
-    system_prompt : str
-        Stays in the memory for ever.
-    remember : bool
-        Whether question and answer stay in the memory; may be overridden per question.
-    max_question, max_answer : int
-        Tokens kept free for a question (its turn tokens included) and for its answer.
-    chunk : int
-        Tokens of text prefilled at a time.
-    """
-
-    system_prompt: str = ''
-    remember: bool = False
-    max_question: int = 256
-    max_answer: int = 256
-    chunk: int = 256
 
 
 class StreamingSession:
@@ -82,7 +57,7 @@ class StreamingSession:
     policy : Policy
         From ``make_policy``.
     **settings
-        Fields of :class:`Settings`.
+        Fields of :class:`~infmllm_ros.engine.budget.Settings`.
 
     Raises
     ------
@@ -96,8 +71,7 @@ class StreamingSession:
         self.adapter, self.prompt = model.adapter, model.adapter.prompt
         if model.rope is None:
             model.rope = RopeMap(model.model)
-        options = {key: value for key, value in vars(self.settings).items() if key != 'remember'}
-        self.plan = plan(model.spec, policy, model.dtype, **options)
+        self.plan = plan(model.spec, policy, model.dtype, self.settings)
         self.cache = StreamCache(
             model.config.get_text_config(decoder=True), model.rope, self.plan.capacity,
             self.adapter.max_extent, policy.scope, policy.channels, policy.reduce,
@@ -121,7 +95,8 @@ class StreamingSession:
         for part in self._prefix.split(self.settings.chunk):
             self.feed(Chunk(part), Role.PREFIX)
 
-    def observe(self, image: np.ndarray | torch.Tensor, stamp_ns: int = 0, camera: str = '') -> None:
+    def observe(self, image: np.ndarray | torch.Tensor, stamp_ns: int = 0,
+                camera: str = '') -> None:
         """
         Take a camera frame into the memory.
 
@@ -277,8 +252,8 @@ class StreamingSession:
         return Stats(
             budget=self.plan.budget, capacity=self.plan.capacity, tokens=cache.count,
             tokens_seen=cache.seen, tokens_evicted=cache.evicted, frames_seen=self.frames_seen,
-            frames_retained=len(self._retained()), evictions=self.evictions, answers=self.answers,
-            kv_bytes=cache.nbytes(), **self.timings)
+            frames_retained=len(cache.frames()), evictions=self.evictions,
+            answers=self.answers, kv_bytes=cache.nbytes(), **self.timings)
 
     def save(self, path: str | Path) -> None:
         """Write the memory to a file, whole or not at all."""
@@ -378,27 +353,15 @@ class StreamingSession:
                     self.evictions += 1
                     self.timings['evict_s'] = perf_counter() - start
         if len(self.frames) > 2 * self.plan.budget + 64:
-            self.frames = {number: self.frames[number] for number in self._retained()}
+            self.frames = {number: self.frames[number] for number in self.cache.frames()}
 
     def evidence(self, passes: int) -> tuple[Evidence, ...]:
         """Name the retained frames that collected the most attention over `passes` queries."""
-        weight: dict[int, float] = {}
-        for slots in self.cache.slots:
-            frames, inverse = slots.held(FRAME).unique(return_inverse=True)
-            share = torch.zeros(len(frames), device=frames.device).index_add_(
-                0, inverse.flatten(), slots.evidence[:, :slots.count].flatten())
-            for frame, value in zip(frames.tolist(), share.tolist()):
-                weight[frame] = weight.get(frame, 0.0) + value / slots.groups
-        weight.pop(NO_FRAME, None)
-        total = max(1, passes) * len(self.cache.slots)
-        best = sorted(weight, key=lambda frame: -weight[frame])[:EVIDENCE]
+        weights = self.cache.attention_by_frame()
+        best = sorted(weights, key=lambda frame: -weights[frame])[:EVIDENCE]
         return tuple(
-            Evidence(frame, self.frames[frame].stamp_ns, self.frames[frame].camera,
-                     weight[frame] / total) for frame in best)
-
-    def _retained(self) -> list[int]:
-        found = torch.cat([slots.held(FRAME).flatten().unique() for slots in self.cache.slots])
-        return [number for number in found.unique().tolist() if number != NO_FRAME]
+            Evidence(number, self.frames[number].stamp_ns, self.frames[number].camera,
+                     weights[number] / max(1, passes)) for number in best)
 
     def _question(self, question: str) -> torch.Tensor:
         if not question.strip():
@@ -413,14 +376,15 @@ class StreamingSession:
         else:
             size = f'{len(question)} characters'
         raise QuestionTooLong(
-            f'the question has {size}, the limit is {limit} tokens: shorten it or raise max_question')
+            f'the question has {size}, the limit is {limit} tokens: shorten it or raise '
+            'max_question')
 
     def _admit(self, tokens: int) -> None:
         held, budget = self.cache.count, self.plan.budget
         if self.policy.refuses and held + tokens > budget:
             raise ContextFull(
-                f'the memory holds {held} tokens and {tokens} more would pass the budget {budget} of '
-                f'policy {self.policy.name!r}: reset it, or choose a policy that evicts')
+                f'the memory holds {held} tokens and {tokens} more would pass the budget {budget} '
+                f'of policy {self.policy.name!r}: reset it, or choose a policy that evicts')
 
     def _settle(self) -> None:
         """End a question that was left in the middle."""

@@ -42,8 +42,8 @@ def make_policy(name: str, budget: int | str | None = None, **options: Any) -> P
     name : str
         A key of POLICIES.
     budget : int or str, optional
-        Tokens kept per layer, or a size such as '512MiB' that all buffers of the cache must fit; None:
-        the policy's default.
+        Tokens kept per layer, or a size such as '512MiB' that all buffers of the cache must fit;
+        None: the policy's default.
     **options
         Its hyper-parameters.
 

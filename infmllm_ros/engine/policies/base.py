@@ -27,7 +27,8 @@ import torch
 from ..chunk import Chunk
 from ..errors import PolicyError
 
-_UNITS = {'KIB': 2 ** 10, 'MIB': 2 ** 20, 'GIB': 2 ** 30, 'KB': 10 ** 3, 'MB': 10 ** 6, 'GB': 10 ** 9}
+_UNITS = {'KIB': 2 ** 10, 'MIB': 2 ** 20, 'GIB': 2 ** 30,
+          'KB': 10 ** 3, 'MB': 10 ** 6, 'GB': 10 ** 9}
 
 
 class Role(Enum):
@@ -125,9 +126,9 @@ class Policy:
     """
     Which tokens stay when the cache is over budget.
 
-    A subclass declares its hyper-parameters with :func:`option`, says which queries it wants attention
-    from (:meth:`asks`), may keep running numbers with each token (:meth:`observe`), and chooses
-    (:meth:`select`). It knows nothing of models, sessions or ROS.
+    A subclass declares its hyper-parameters with :func:`option`, says which queries it wants
+    attention from (:meth:`asks`), may keep running numbers with each token (:meth:`observe`), and
+    chooses (:meth:`select`). It knows nothing of models, sessions or ROS.
     """
 
     name: ClassVar[str]
@@ -151,7 +152,8 @@ class Policy:
             parse_bytes(self.budget)
         elif isinstance(self.budget, bool) or not isinstance(self.budget, int) or self.budget < 0:
             raise PolicyError(
-                f'budget is {self.budget!r}, must be a number of tokens or a size such as "512MiB"')
+                f'budget is {self.budget!r}, must be a number of tokens or a size such as '
+                '"512MiB"')
 
     def asks(self, role: Role, chunk: Chunk) -> torch.Tensor | None:
         """Name the queries of a chunk whose attention is wanted: int64 [r] ascending, or None."""

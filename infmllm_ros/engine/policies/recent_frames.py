@@ -29,9 +29,9 @@ class RecentFrames(Policy):
     """
     Keep the last N frames and the text since the oldest of them.
 
-    Source: SimpleStream (arXiv 2604.02317), the baseline that shows a few recent frames to the model for
-    each question. Here they stay in the cache instead of being encoded again. When N frames do not fit
-    the budget, as many as fit stay.
+    Source: SimpleStream (arXiv 2604.02317), the baseline that shows a few recent frames to the
+    model for each question. Here they stay in the cache instead of being encoded again. When N
+    frames do not fit the budget, as many as fit stay.
     """
 
     name: ClassVar[str] = 'recent_frames'

@@ -33,8 +33,8 @@ class Saddle(Policy):
     """
     Keep the recent tokens and the older ones that recent queries attend to most.
 
-    Source: Inf-MLLM (arXiv 2409.09086). Let W be the window's queries and A their causal attention over
-    the held tokens 0..t. Then
+    Source: Inf-MLLM (arXiv 2409.09086). Let W be the window's queries and A their causal attention
+    over the held tokens 0..t. Then
 
         S_j = (1 / |{i in W : i >= j}|) * sum over {i in W : i >= j} of A_ij     (column mean)
         D_j = -bias * (t - j) / t                                                (age bias)
@@ -42,23 +42,25 @@ class Saddle(Policy):
 
     The paper leaves these choices open; each is a field, its default given with the reason:
 
-    * `recent`: the split between recent and relevant tokens is not published. A quarter: 10 to 50 %
-      served a trained model alike, 75 % left too little room for memory.
-    * `sinks`: not in the paper (sinks score high by themselves). Four, as in StreamingLLM: a bad window
-      can then never take them.
-    * `bias`, `age`: the amplitude over the whole cache (`slot`), because a slope per token (`token`)
-      would swamp the mean score after a hundred tokens; `stream` measures age in stream time instead.
-    * `window`: who asks. `question`, the paper's: all tokens of a question when one comes, the last
-      `rows` tokens of each other chunk in between. `chunk`: always the last `queries` tokens. `marker`: a
-      model's own status tokens. `probe`: a guidance text, run after every `probe_every` chunks.
-    * `scope`: per KV head, per layer (the digests' reading), or one list for all layers. `all`: with
-      lists of its own, layer 0 drops the key of a fact that deeper layers keep, and costs a selection
-      per layer.
+    * `recent`: the split between recent and relevant tokens is not published. A quarter: 10 to 50
+      % served a trained model alike, 75 % left too little room for memory.
+    * `sinks`: not in the paper (sinks score high by themselves). Four, as in StreamingLLM: a bad
+      window can then never take them.
+    * `bias`, `age`: the amplitude over the whole cache (`slot`), because a slope per token
+      (`token`) would swamp the mean score after a hundred tokens; `stream` measures age in stream
+      time instead.
+    * `window`: who asks. `question`, the paper's: all tokens of a question when one comes, the
+      last `rows` tokens of each other chunk in between. `chunk`: always the last `queries` tokens.
+      `marker`: a model's own status tokens. `probe`: a guidance text, run after every
+      `probe_every` chunks.
+    * `scope`: per KV head, per layer (the digests' reading), or one list for all layers. `all`:
+      with lists of its own, layer 0 drops the key of a fact that deeper layers keep, and costs a
+      selection per layer.
     * `reduce`: how heads and layers of one list are joined. `mean`.
-    * `discount`: how much older windows count, normalised by the windows that a token has seen. 0: the
-      newest window alone, as in the paper.
-    * `normalise`: whether scores are rescaled to mean 1 before the bias. Off: the bias is then in units
-      of attention.
+    * `discount`: how much older windows count, normalised by the windows that a token has seen. 0:
+      the newest window alone, as in the paper.
+    * `normalise`: whether scores are rescaled to mean 1 before the bias. Off: the bias is then in
+      units of attention.
     """
 
     name: ClassVar[str] = 'saddle'

@@ -29,8 +29,8 @@ class StreamingLLM(Policy):
     """
     Keep the first tokens and the most recent ones.
 
-    Source: StreamingLLM (arXiv 2309.17453), section 3.2: four sinks and a rolling window, positions
-    counted inside the cache.
+    Source: StreamingLLM (arXiv 2309.17453), section 3.2: four sinks and a rolling window,
+    positions counted inside the cache.
     """
 
     name: ClassVar[str] = 'streaming_llm'

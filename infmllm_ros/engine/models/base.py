@@ -1,0 +1,194 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What a model family must say of itself: how a frame and a prompt become tokens."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import torch
+
+from .prompt import Media, Prompt
+from ..chunk import Chunk, Span
+from ..errors import ModelError
+
+# Longest stamp: 115 days. It bounds the tokens of a frame, for a stream without end.
+MAX_SECONDS = 9_999_999
+
+
+class Adapter(ABC):
+    """
+    One model family, made for one checkpoint.
+
+    A frame enters the memory as ``stamp, opening, placeholders, closing``: the stamp is text as
+    the family was trained to read it, the placeholders are replaced by vision features.
+
+    Parameters
+    ----------
+    config : transformers.PreTrainedConfig
+        Of the whole model.
+    tokenizer : transformers.PreTrainedTokenizerBase
+        Of the checkpoint.
+    settings : dict
+        The checkpoint's preprocessor_config.json, {} if it has none.
+    stop_ids : iterable of int
+        Ids that end an answer, from the generation config.
+    tokens_per_frame : int, optional
+        The most vision tokens a frame may take; None for the family's default.
+
+    Attributes
+    ----------
+    frame_tokens : int
+        The most tokens one frame can take, stamp and wrapper included.
+    max_extent : int
+        The most positions one frame's vision tokens can span beyond 1-D counting (M-RoPE).
+    prompt : Prompt
+        Turns as tokens.
+    """
+
+    model_types: ClassVar[tuple[str, ...]]
+    sees: ClassVar[bool] = True
+    # Without a preprocessor_config.json: the family's own.
+    mean: ClassVar[tuple[float, ...]] = (0.5, 0.5, 0.5)
+    std: ClassVar[tuple[float, ...]] = (0.5, 0.5, 0.5)
+    resample: ClassVar[int] = 3
+
+    frame_tokens: int
+    max_extent: int = 1
+    placeholder: int
+    opening: tuple[int, ...] = ()
+    closing: tuple[int, ...] = ()
+
+    def __init__(
+        self,
+        config: Any,
+        tokenizer: Any,
+        settings: dict[str, Any],
+        stop_ids: Iterable[int] = (),
+        tokens_per_frame: int | None = None,
+    ) -> None:
+        if tokens_per_frame is not None and tokens_per_frame < 1:
+            raise ModelError(f'tokens_per_frame is {tokens_per_frame}: it must be at least 1')
+        self.config = config
+        self._tokenizer = tokenizer
+        self._mean = settings.get('image_mean') or self.mean
+        self._std = settings.get('image_std') or self.std
+        self._scale = settings.get('rescale_factor') or 1 / 255
+        self._resample = settings.get('resample', self.resample)
+        vision_tokens = self.configure(settings, tokens_per_frame)
+        self.prompt = Prompt(tokenizer, self.media(), stop_ids)
+        wrapper = len(self.opening) + len(self.closing)
+        self.frame_tokens = vision_tokens and vision_tokens + wrapper + self._longest_stamp()
+
+    @abstractmethod
+    def configure(self, settings: dict[str, Any], tokens_per_frame: int | None) -> int:
+        """Set what frames need (placeholder, wrapper, sizes); give the most vision tokens."""
+
+    def media(self) -> Media | None:
+        """Say how the chat template writes a frame; None if it cannot."""
+        return None
+
+    def stamp(self, seconds: float) -> str:
+        """Write a frame's time as the family was trained to read it; '' if it was not."""
+        return ''
+
+    @abstractmethod
+    def pixels(self, image: Any) -> dict[str, torch.Tensor]:
+        """
+        Preprocess one frame.
+
+        Parameters
+        ----------
+        image : numpy.ndarray or torch.Tensor
+            uint8 [H, W, 3], RGB.
+
+        Returns
+        -------
+        dict of torch.Tensor
+            Keyword arguments of the plain Hugging Face model, on the CPU.
+
+        Raises
+        ------
+        FrameError
+            If the image has another shape or type.
+        """
+
+    @abstractmethod
+    def look(
+        self, model: Any, pixels: dict[str, torch.Tensor]
+    ) -> tuple[dict[str, Any], int, int]:
+        """Run the vision tower; give ``mm_encoder_outputs`` and the grid's rows and columns."""
+
+    def encode(self, model: Any, image: Any, seconds: float, camera: str = '') -> Chunk:
+        """
+        See one frame: run the vision tower on it and lay out its tokens.
+
+        Parameters
+        ----------
+        model : transformers.PreTrainedModel
+            The loaded model.
+        image : numpy.ndarray or torch.Tensor
+            uint8 [H, W, 3], RGB.
+        seconds : float
+            Time of the frame since the first one of the stream; held between 0 and
+            `MAX_SECONDS`.
+        camera : str
+            Where it comes from; these families were trained on one camera and are not told.
+
+        Returns
+        -------
+        Chunk
+            At most `frame_tokens` tokens, ids on the CPU, features on the model's device.
+
+        Raises
+        ------
+        FrameError
+            If the image has another shape or type.
+        ModelError
+            If the model does not see.
+        """
+        pixels = {name: part.to(model.device) for name, part in self.pixels(image).items()}
+        with torch.no_grad():
+            features, rows, cols = self.look(model, pixels)
+        stamp = self.prompt.text(self.stamp(min(max(seconds, 0.0), MAX_SECONDS)))
+        ids = torch.tensor([*self.opening, *[self.placeholder] * (rows * cols), *self.closing])
+        span = Span(len(stamp) + len(self.opening), rows, cols)
+        return Chunk(torch.cat((stamp, ids)), (span,), features=features)
+
+    def token_id(self, token: str) -> int:
+        """Find a special token of the family; ModelError if the tokenizer lacks it."""
+        index = self._tokenizer.get_vocab().get(token)
+        if index is None:
+            raise ModelError(
+                f'the tokenizer has no {token!r}, which {self.config.model_type} frames need: '
+                'use the tokenizer files that came with the checkpoint'
+            )
+        return index
+
+    def fixed(self, tokens: int, tokens_per_frame: int | None) -> int:
+        """Refuse a cap below what the family always takes."""
+        if tokens_per_frame is not None and tokens_per_frame < tokens:
+            raise ModelError(
+                f'tokens_per_frame is {tokens_per_frame}, but this {self.config.model_type} model '
+                f'always takes {tokens} a frame: leave it unset, or use a Qwen-VL model'
+            )
+        return tokens
+
+    def _longest_stamp(self) -> int:
+        """Count the tokens of the longest stamp; every digit, as few tokenizers pair some."""
+        stamps = (self.stamp(int(digit * 7)) for digit in '123456789')
+        return max(len(self.prompt.text(stamp)) for stamp in stamps)

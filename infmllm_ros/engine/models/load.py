@@ -1,0 +1,277 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""From a folder or a hub name to a model: first what needs no weights, then the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from .base import Adapter
+from .llava_onevision import LlavaOnevision
+from .qwen_vl import Qwen3VL, Qwen25VL
+from .smolvlm import SmolVLM
+from .source import first_line, quiet, Source
+from .text import Text
+from ..errors import ModelError
+
+ADAPTERS: dict[str, type[Adapter]] = {
+    model_type: adapter
+    for adapter in (LlavaOnevision, Qwen25VL, Qwen3VL, SmolVLM, Text)
+    for model_type in adapter.model_types
+}
+
+
+@dataclass(eq=False)
+class ModelSpec:
+    """
+    All that is known of a model without its weights.
+
+    Attributes
+    ----------
+    name : str
+        As the user gave it.
+    source : str
+        Folder or hub name that it is read from.
+    config : transformers.PreTrainedConfig
+        Of the whole model.
+    tokenizer : transformers.PreTrainedTokenizerBase
+        With the chat template of the checkpoint.
+    adapter : Adapter
+        The family's way from frames and prompts to tokens.
+    """
+
+    name: str
+    source: str
+    config: Any
+    tokenizer: Any
+    adapter: Adapter
+
+    @property
+    def context_limit(self) -> int:
+        """Positions that the language model was trained for."""
+        return self.config.get_text_config(decoder=True).max_position_embeddings
+
+    def kv_bytes_per_token(self, dtype: torch.dtype) -> int:
+        """Bytes of one token's keys and values over all full-attention layers."""
+        text = self.config.get_text_config(decoder=True)
+        layers = getattr(text, 'layer_types', None) or ['full_attention'] * text.num_hidden_layers
+        head_dim = getattr(text, 'head_dim', None) or text.hidden_size // text.num_attention_heads
+        per_layer = 2 * text.num_key_value_heads * head_dim * dtype.itemsize
+        return layers.count('full_attention') * per_layer
+
+
+@dataclass(eq=False)
+class StreamingModel:
+    """
+    A loaded model, ready for sessions.
+
+    Attributes
+    ----------
+    spec : ModelSpec
+        What it was loaded from.
+    model : transformers.PreTrainedModel
+        The unmodified Hugging Face model, in evaluation mode, without gradients.
+    device : torch.device
+        Where the weights are.
+    dtype : torch.dtype
+        Of the weights.
+    rope : Any
+        Rotations of its layers, found by the first session.
+    """
+
+    spec: ModelSpec
+    model: Any
+    device: torch.device
+    dtype: torch.dtype
+    rope: Any = None
+
+    @property
+    def tokenizer(self) -> Any:
+        """The checkpoint's tokenizer."""
+        return self.spec.tokenizer
+
+    @property
+    def adapter(self) -> Adapter:
+        """The family's way from frames and prompts to tokens."""
+        return self.spec.adapter
+
+    @property
+    def config(self) -> Any:
+        """The config of the whole model."""
+        return self.spec.config
+
+
+def inspect_model(name: str | Path, *, tokens_per_frame: int | None = None) -> ModelSpec:
+    """
+    Read a checkpoint's config, tokenizer and image settings, not its weights.
+
+    Parameters
+    ----------
+    name : str or path
+        A folder in Hugging Face format, read offline, or a name on the Hugging Face hub.
+    tokens_per_frame : int, optional
+        The most vision tokens a frame may take, where the family lets one choose.
+
+    Returns
+    -------
+    ModelSpec
+        For `load_model`, and for checking a budget before the weights are loaded.
+
+    Raises
+    ------
+    ModelError
+        Unknown folder or name, unsupported family, no tokenizer, impossible tokens_per_frame.
+    """
+    source = Source(name)
+    model_type = source.config_dict().get('model_type')
+    if model_type not in ADAPTERS:
+        raise ModelError(
+            f'{str(name)!r} is of model_type {model_type!r}, which is not supported: '
+            f'use one of {", ".join(sorted(ADAPTERS))}'
+        )
+    adapter_class = ADAPTERS[model_type]
+    with source.errors_as_model_error('read the config'):
+        config = transformers.AutoConfig.from_pretrained(source.path, **source.options)
+    tokenizer = source.tokenizer(sees=adapter_class.sees)
+    adapter = adapter_class(
+        config,
+        tokenizer,
+        source.image_settings() if adapter_class.sees else {},
+        source.stop_ids(config),
+        tokens_per_frame,
+    )
+    return ModelSpec(str(name), source.path, config, tokenizer, adapter)
+
+
+def load_model(
+    name_or_spec: str | Path | ModelSpec,
+    device: str | torch.device = 'auto',
+    dtype: str | torch.dtype = 'auto',
+    tokens_per_frame: int | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> StreamingModel:
+    """
+    Load a model's weights.
+
+    Parameters
+    ----------
+    name_or_spec : str, path or ModelSpec
+        A folder, a hub name, or what `inspect_model` gave.
+    device : str or torch.device
+        'auto': the GPU if there is one.
+    dtype : str or torch.dtype
+        'auto': the checkpoint's, see `pick_dtype`.
+    tokens_per_frame : int, optional
+        As for `inspect_model`; not used with a ModelSpec, which has it already.
+    progress : callable, optional
+        Called with one line of text when a step begins.
+
+    Returns
+    -------
+    StreamingModel
+        In evaluation mode, without gradients.
+
+    Raises
+    ------
+    ModelError
+        As `inspect_model`, and for missing or broken weights, an unknown device or dtype, and
+        a model that the device cannot hold.
+    """
+    say = progress or (lambda line: None)
+    spec = name_or_spec
+    if not isinstance(spec, ModelSpec):
+        say(f'reading config and tokenizer of {spec}')
+        spec = inspect_model(spec, tokens_per_frame=tokens_per_frame)
+    device = pick_device(device)
+    dtype = pick_dtype(spec.config, dtype, device)
+    source = Source(spec.source)
+    auto = transformers.AutoModelForImageTextToText
+    if not spec.adapter.sees:
+        auto = transformers.AutoModelForCausalLM
+    say(f'loading weights of {spec.name} as {str(dtype).removeprefix("torch.")} onto {device}')
+    with source.errors_as_model_error('load the weights'), quiet():
+        model, report = auto.from_pretrained(
+            spec.source,
+            config=spec.config,
+            dtype=dtype,
+            output_loading_info=True,
+            **source.options,
+        )
+        model = model.to(device)
+    if report['missing_keys']:
+        missing = sorted(report['missing_keys'])
+        raise ModelError(
+            f'the weights of {spec.name!r} lack {len(missing)} tensors ({missing[0]}, ...): '
+            'download the checkpoint again'
+        )
+    return StreamingModel(spec, model.eval().requires_grad_(False), device, dtype)
+
+
+def pick_device(device: str | torch.device = 'auto') -> torch.device:
+    """Choose where to compute: 'auto' is the GPU if there is one; ModelError if unusable."""
+    if device == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ModelError(
+            f"device {str(device)!r} cannot be used ({first_line(error)}): use 'auto' or 'cpu'"
+        ) from error
+    return chosen
+
+
+def pick_dtype(
+    config: Any, dtype: str | torch.dtype = 'auto', device: torch.device | None = None
+) -> torch.dtype:
+    """
+    Choose the type of the weights, which is also that of keys and values.
+
+    Parameters
+    ----------
+    config : transformers.PreTrainedConfig
+        Of the checkpoint.
+    dtype : str or torch.dtype
+        'auto', or 'float32', 'bfloat16', 'float16'.
+    device : torch.device, optional
+        Where the model is to run.
+
+    Returns
+    -------
+    torch.dtype
+        With 'auto' the checkpoint's own, except float16 on a CPU: that becomes float32.
+
+    Raises
+    ------
+    ModelError
+        If there is no such type.
+    """
+    if dtype == 'auto':
+        own = config.dtype or config.get_text_config(decoder=True).dtype or torch.float32
+        own = getattr(torch, own) if isinstance(own, str) else own
+        # CPUs have no float16 arithmetic worth the name: attention is ten times slower than in
+        # float32, which holds every float16 weight exactly (bfloat16 would round them).
+        on_cpu = device is not None and device.type == 'cpu'
+        return torch.float32 if own == torch.float16 and on_cpu else own
+    chosen = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if chosen not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ModelError(f"dtype is {dtype!r}: use 'auto', 'float32', 'bfloat16' or 'float16'")
+    return chosen

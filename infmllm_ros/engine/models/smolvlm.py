@@ -1,0 +1,77 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""SmolVLM and SmolVLM2: one square view a frame, a fixed number of tokens, 1-D RoPE."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .base import Adapter
+from .prompt import Media
+from .. import preprocess
+
+
+class SmolVLM(Adapter):
+    """
+    Frames as in the family's own video path: no splitting, squared without padding.
+
+    The video processor resizes the longer side to ``video_sampling.video_size``, then both to
+    ``max_image_size``; the prompt has ``Frame from MM:SS:`` before each frame and an empty line
+    after the last.
+    """
+
+    model_types = ('smolvlm',)
+    resample = 1
+
+    def configure(self, settings: dict[str, Any], tokens_per_frame: int | None) -> int:
+        """Read sizes and wrapper tokens; count the tokens of the square view."""
+        vision = self.config.vision_config
+        sizes = settings.get('max_image_size') or {'longest_edge': vision.image_size}
+        self.side = sizes['longest_edge']
+        sampling = settings.get('video_sampling') or {}
+        self.longest = sampling.get('video_size', sizes)['longest_edge']
+        # The connector folds scale_factor x scale_factor patches into one token (pixel shuffle).
+        self.grid = self.side // vision.patch_size // self.config.scale_factor
+        self.placeholder = self.config.image_token_id
+        fake = self.token_id('<fake_token_around_image>')
+        self.opening, self.closing = (fake, self.token_id('<global-img>')), (fake,)
+        return self.fixed(self.grid**2, tokens_per_frame)
+
+    def media(self) -> Media:
+        """Show the frames where the template shows an image."""
+        return Media('image', self._tokenizer.decode([self.placeholder]), '\n\n')
+
+    def stamp(self, seconds: float) -> str:
+        """Write minutes and seconds, as the family's processor does."""
+        return f'\nFrame from {int(seconds // 60):02d}:{int(seconds % 60):02d}:'
+
+    def pixels(self, image: Any) -> dict[str, torch.Tensor]:
+        """Resize to the square view: pixel_values float32 [1, 1, 3, side, side]."""
+        frame = preprocess.to_frame(image)
+        size = preprocess.fit_longest(*frame.shape[-2:], self.longest)
+        frame = preprocess.resize(frame, *size, self._resample)
+        frame = preprocess.resize(frame, self.side, self.side, self._resample)
+        pixels = preprocess.normalise(frame, self._mean, self._std, self._scale)
+        return {'pixel_values': pixels[None]}
+
+    def look(
+        self, model: Any, pixels: dict[str, torch.Tensor]
+    ) -> tuple[dict[str, Any], int, int]:
+        """Run the vision tower on this frame alone."""
+        # The family drops images that are zero everywhere as padding, unless it is the only one.
+        output = model.get_image_features(**pixels, return_dict=True)
+        return {'image': output}, self.grid, self.grid

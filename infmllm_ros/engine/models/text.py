@@ -1,0 +1,44 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Text-only families: Llama, Qwen2, Qwen3."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .base import Adapter
+from ..errors import ModelError
+
+
+class Text(Adapter):
+    """A language model without eyes: `tell` and `ask` only."""
+
+    model_types = ('llama', 'qwen2', 'qwen3')
+    sees = False
+
+    def configure(self, settings: dict[str, Any], tokens_per_frame: int | None) -> int:
+        """Take no vision tokens."""
+        return 0
+
+    def pixels(self, image: Any) -> dict[str, Any]:
+        """Refuse: raise ModelError."""
+        raise ModelError(
+            f'a {self.config.model_type} model reads text only and cannot observe images: '
+            'load a vision-language model'
+        )
+
+    def look(self, model: Any, pixels: dict[str, Any]) -> tuple[dict[str, Any], int, int]:
+        """Refuse: raise ModelError."""
+        raise ModelError(f'a {self.config.model_type} model reads text only')
