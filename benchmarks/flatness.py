@@ -13,7 +13,7 @@
 # limitations under the License.
 
 """
-Does a frame cost the same, and take no more memory, however long the robot has been watching?
+Show that a frame costs the same however long the robot has been watching.
 
 Streams frames through a tiny random model and prints one table: median, p95 of the time per frame
 and the resident memory, in windows over the stream. The first and last window beside each other

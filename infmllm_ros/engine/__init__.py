@@ -18,8 +18,16 @@ from .answer import Answer, Evidence, Frame, Stats
 from .asking import Asking
 from .budget import check_budget
 from .errors import (
-    BudgetError, ContextFull, EngineError, FrameError, MemoryFileError, ModelError, PolicyError,
-    QuestionError, QuestionTooLong)
+    BudgetError,
+    ContextFull,
+    EngineError,
+    FrameError,
+    MemoryFileError,
+    ModelError,
+    PolicyError,
+    QuestionError,
+    QuestionTooLong,
+)
 from .models import inspect_model, load_model, ModelSpec, StreamingModel
 from .policies import make_policy, POLICIES
 from .session import StreamingSession

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from inspect import GEN_SUSPENDED, getgeneratorstate
 from threading import Event
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any, TYPE_CHECKING
 
 import torch
 

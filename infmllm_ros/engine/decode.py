@@ -18,10 +18,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from tokenizers.decoders import DecodeStream
+import torch
 from transformers import (
-    LogitsProcessorList, PreTrainedTokenizerBase, TemperatureLogitsWarper, TopPLogitsWarper)
+    LogitsProcessorList,
+    PreTrainedTokenizerBase,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from .errors import QuestionError
 

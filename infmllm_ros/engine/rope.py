@@ -154,22 +154,22 @@ class RopeMap:
     @torch.no_grad()
     def tables(self, length: int, dtype: torch.dtype, regime: int = 0) -> list[RopeTable]:
         """
-        Tabulate positions 0..length-1, one table per way the model calls its rotary module.
+        Tabulate at least positions 0..length-1.
 
-        Tables are kept: sessions of one model share them.
+        One table per way the model calls its rotary module. The largest tables are kept: all
+        sessions of one model share them.
         """
-        key = (length, dtype, regime)
-        if key not in self._tables:
-            # LongRoPE picks its frequencies by the largest position of the call
-            last = length if self._switch is None else max(
-                length, self._switch + 1) if regime else min(length, self._switch)
-            positions = torch.arange(last, device=self.device)[None]
-            self._tables[key] = [
-                RopeTable((cos[0] / s)[:length].to(dtype), (sin[0] / s)[:length].to(dtype), axis)
-                for (cos, sin), s, axis in zip(
-                    map(self._caller(positions), self._calls), self._scale, self._axes(),
-                    strict=True)]
-        return self._tables[key]
+        # LongRoPE picks its frequencies by the largest position of the call
+        if self._switch is not None:
+            length = max(length, self._switch + 1) if regime else min(length, self._switch)
+        tables = self._tables.get((dtype, regime))
+        if tables is None or len(tables[0].cos) < length:
+            call = self._caller(torch.arange(length, device=self.device)[None])
+            tables = self._tables[dtype, regime] = [
+                RopeTable((cos[0] / scale).to(dtype), (sin[0] / scale).to(dtype), axis)
+                for (cos, sin), scale, axis in zip(
+                    map(call, self._calls), self._scale, self._axes(), strict=True)]
+        return tables
 
     def _axes(self) -> list[torch.Tensor | None]:
         if not self.mrope:

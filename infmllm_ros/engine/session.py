@@ -43,11 +43,11 @@ EVIDENCE = 8  # frames named by an answer
 
 class StreamingSession:
     """
-    One memory over one model. Use it from one thread; only :meth:`Asking.cancel` may come from
-    another.
+    One memory over one model.
 
-    Every call leaves each layer with at most `budget` tokens. A call that fails, also for lack of
-    GPU memory in the midst of a forward pass, leaves the memory as it was.
+    Use it from one thread; only :meth:`Asking.cancel` may come from another. Every call leaves
+    each layer with at most `budget` tokens. A call that fails, also for lack of GPU memory in the
+    midst of a forward pass, leaves the memory as it was.
 
     Parameters
     ----------

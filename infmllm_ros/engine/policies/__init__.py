@@ -19,12 +19,12 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from ..errors import PolicyError
 from .base import option, parse_bytes, Policy, Role, View
 from .full import Full
 from .recent_frames import RecentFrames
 from .saddle import Saddle
 from .streaming_llm import StreamingLLM
+from ..errors import PolicyError
 
 POLICIES: dict[str, type[Policy]] = {
     policy.name: policy for policy in (Saddle, StreamingLLM, RecentFrames, Full)}

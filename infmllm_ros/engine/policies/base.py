@@ -16,10 +16,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, Field, field, fields
 from enum import Enum
+import re
 from typing import Any, ClassVar
 
 import torch

@@ -21,9 +21,9 @@ from typing import ClassVar
 
 import torch
 
+from .base import last, option, Policy, Role, View
 from ..chunk import Chunk
 from ..errors import PolicyError
-from .base import last, option, Policy, Role, View
 
 PROBE_TEXT = 'What matters so far: objects, places, colours, numbers, states, and what was said?'
 
