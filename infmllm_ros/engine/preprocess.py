@@ -15,8 +15,8 @@
 """
 Camera images as the vision towers want them: resize, normalise, patchify, in torch.
 
-The results are within one grey level of the families' own PIL processors (but for some values
-in 100,000 that are two off, where a tie in rounding meets the overshoot of the filter), without
+The results are within one grey level of the families' own PIL processors (but for a few values
+in 10,000 that are two off, where a tie in rounding meets the overshoot of the filter), without
 torchvision.
 """
 

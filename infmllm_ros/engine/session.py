@@ -92,7 +92,7 @@ class StreamingSession:
         self.frames_seen = self.evictions = self.answers = self._chunks = 0
         self._first_stamp: int | None = None
         self.timings = dict.fromkeys(('vision_s', 'prefill_s', 'evict_s', 'decode_s'), 0.0)
-        for part in self._prefix.split(self.settings.chunk):
+        for part in self._parts(self._prefix):
             self.feed(Chunk(part), Role.PREFIX)
 
     def observe(self, image: np.ndarray | torch.Tensor, stamp_ns: int = 0,
@@ -121,9 +121,9 @@ class StreamingSession:
         self._settle()
         if not self.adapter.sees:
             raise ModelError(f'{self.model.spec.name} is text-only: it cannot observe images')
-        shape, kind = tuple(image.shape), str(image.dtype).removeprefix('torch.')
-        if len(shape) != 3 or shape[2] != 3 or 0 in shape or kind != 'uint8':
-            raise FrameError(f'image is {kind} {list(shape)}, must be uint8 [H, W, 3] (RGB)')
+        shape, kind = list(getattr(image, 'shape', ())), str(getattr(image, 'dtype', type(image)))
+        if len(shape) != 3 or shape[2] != 3 or 0 in shape or not kind.endswith('uint8'):
+            raise FrameError(f'image is {kind} {shape}, must be uint8 [H, W, 3] (RGB)')
         first = stamp_ns if self._first_stamp is None else self._first_stamp
         start = perf_counter()
         chunk = self.adapter.encode(
@@ -149,7 +149,7 @@ class StreamingSession:
         """
         self._settle()
         ids = self.prompt.text(text) if isinstance(text, str) else torch.as_tensor(text)
-        for part in ids.flatten().split(self.settings.chunk):
+        for part in self._parts(ids):
             self._admit(len(part))
             self.feed(Chunk(part), Role.TEXT)
             self._after(Role.TEXT)
@@ -164,8 +164,9 @@ class StreamingSession:
             Under the `full` policy.
         """
         self._settle()
-        out = []
-        for part in torch.as_tensor(ids).flatten().split(self.settings.chunk):
+        vocabulary = self.model.config.get_text_config(decoder=True).vocab_size
+        out = [torch.empty(0, vocabulary, dtype=self.model.dtype, device=self.model.device)]
+        for part in self._parts(torch.as_tensor(ids)):
             self._admit(len(part))
             out.append(self.feed(Chunk(part), Role.TEXT, logits=len(part)))
             self._after(Role.TEXT)
@@ -362,6 +363,10 @@ class StreamingSession:
         return tuple(
             Evidence(number, self.frames[number].stamp_ns, self.frames[number].camera,
                      weights[number] / max(1, passes)) for number in best)
+
+    def _parts(self, ids: torch.Tensor) -> list[torch.Tensor]:
+        """Cut token ids into chunks; none if there are none."""
+        return list(ids.flatten().long().split(self.settings.chunk)) if ids.numel() else []
 
     def _question(self, question: str) -> torch.Tensor:
         if not question.strip():

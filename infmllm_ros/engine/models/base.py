@@ -25,9 +25,12 @@ import torch
 from .prompt import Media, Prompt
 from ..chunk import Chunk, Span
 from ..errors import ModelError
+from ..preprocess import FILTERS
 
 # Longest stamp: 115 days. It bounds the tokens of a frame, for a stream without end.
 MAX_SECONDS = 9_999_999
+# Field of a checkpoint's config.json: the token that asks, after each frame, what must stay.
+STATUS_TOKEN = 'infmllm_status_token'
 
 
 class Adapter(ABC):
@@ -35,7 +38,9 @@ class Adapter(ABC):
     One model family, made for one checkpoint.
 
     A frame enters the memory as ``stamp, opening, placeholders, closing``: the stamp is text as
-    the family was trained to read it, the placeholders are replaced by vision features.
+    the family was trained to read it, the placeholders are replaced by vision features. A
+    checkpoint that was trained with a status token after each frame names it in its config.json
+    (`STATUS_TOKEN`); it then ends every frame, and its place is in the chunk's `markers`.
 
     Parameters
     ----------
@@ -89,9 +94,16 @@ class Adapter(ABC):
         self._std = settings.get('image_std') or self.std
         self._scale = settings.get('rescale_factor') or 1 / 255
         self._resample = settings.get('resample', self.resample)
+        if self._resample not in FILTERS:
+            raise ModelError(
+                f'resample is {self._resample} in preprocessor_config.json: use one of '
+                f'{", ".join(f"{number} ({name})" for number, name in FILTERS.items())}'
+            )
         vision_tokens = self.configure(settings, tokens_per_frame)
         self.prompt = Prompt(tokenizer, self.media(), stop_ids)
-        wrapper = len(self.opening) + len(self.closing)
+        status = getattr(config, STATUS_TOKEN, None)
+        self.status = (self.token_id(status),) if self.sees and status else ()
+        wrapper = len(self.opening) + len(self.closing) + len(self.status)
         self.frame_tokens = vision_tokens and vision_tokens + wrapper + self._longest_stamp()
 
     @abstractmethod
@@ -165,9 +177,12 @@ class Adapter(ABC):
         with torch.no_grad():
             features, rows, cols = self.look(model, pixels)
         stamp = self.prompt.text(self.stamp(min(max(seconds, 0.0), MAX_SECONDS)))
-        ids = torch.tensor([*self.opening, *[self.placeholder] * (rows * cols), *self.closing])
+        ids = torch.tensor([*self.opening, *[self.placeholder] * (rows * cols), *self.closing,
+                            *self.status])
+        ids = torch.cat((stamp, ids))
         span = Span(len(stamp) + len(self.opening), rows, cols)
-        return Chunk(torch.cat((stamp, ids)), (span,), features=features)
+        markers = (len(ids) - 1,) if self.status else ()
+        return Chunk(ids, (span,), markers, features)
 
     def token_id(self, token: str) -> int:
         """Find a special token of the family; ModelError if the tokenizer lacks it."""

@@ -49,7 +49,7 @@ class ModelSpec:
     name : str
         As the user gave it.
     source : str
-        Folder or hub name that it is read from.
+        Folder that it is read from: the one given, or one in the hub's cache.
     config : transformers.PreTrainedConfig
         Of the whole model.
     tokenizer : transformers.PreTrainedTokenizerBase
@@ -141,15 +141,8 @@ def inspect_model(name: str | Path, *, tokens_per_frame: int | None = None) -> M
         Unknown folder or name, unsupported family, no tokenizer, impossible tokens_per_frame.
     """
     source = Source(name)
-    model_type = source.config_dict().get('model_type')
-    if model_type not in ADAPTERS:
-        raise ModelError(
-            f'{str(name)!r} is of model_type {model_type!r}, which is not supported: '
-            f'use one of {", ".join(sorted(ADAPTERS))}'
-        )
-    adapter_class = ADAPTERS[model_type]
-    with source.errors_as_model_error('read the config'):
-        config = transformers.AutoConfig.from_pretrained(source.path, **source.options)
+    config = source.config(ADAPTERS)
+    adapter_class = ADAPTERS[config.model_type]
     tokenizer = source.tokenizer(sees=adapter_class.sees)
     adapter = adapter_class(
         config,
@@ -158,7 +151,7 @@ def inspect_model(name: str | Path, *, tokens_per_frame: int | None = None) -> M
         source.stop_ids(config),
         tokens_per_frame,
     )
-    return ModelSpec(str(name), source.path, config, tokenizer, adapter)
+    return ModelSpec(str(name), str(source.folder), config, tokenizer, adapter)
 
 
 def load_model(
@@ -202,25 +195,26 @@ def load_model(
         spec = inspect_model(spec, tokens_per_frame=tokens_per_frame)
     device = pick_device(device)
     dtype = pick_dtype(spec.config, dtype, device)
-    source = Source(spec.source)
+    source = Source(spec.name)
     auto = transformers.AutoModelForImageTextToText
     if not spec.adapter.sees:
         auto = transformers.AutoModelForCausalLM
     say(f'loading weights of {spec.name} as {str(dtype).removeprefix("torch.")} onto {device}')
-    with source.errors_as_model_error('load the weights'), quiet():
+    source.fetch_weights()
+    with source.errors_as_model_error('load the weights of'), quiet():
         model, report = auto.from_pretrained(
             spec.source,
             config=spec.config,
             dtype=dtype,
             output_loading_info=True,
-            **source.options,
+            local_files_only=True,
         )
         model = model.to(device)
     if report['missing_keys']:
         missing = sorted(report['missing_keys'])
         raise ModelError(
-            f'the weights of {spec.name!r} lack {len(missing)} tensors ({missing[0]}, ...): '
-            'download the checkpoint again'
+            f'the weights of {spec.name!r} are not whole ({len(missing)} missing, the first is '
+            f'{missing[0]}): download the checkpoint again'
         )
     return StreamingModel(spec, model.eval().requires_grad_(False), device, dtype)
 

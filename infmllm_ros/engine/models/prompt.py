@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 import re
 from typing import Any
 
@@ -182,19 +183,19 @@ class Prompt:
 
     def _encode_plain(self, text: str) -> list[int]:
         """Tokenize text, cutting every spelling of an added token after its first letter."""
-        ids: list[int] = []
-        start = 0
+        pieces, start = [], 0
         while start < len(text):
             found = self._added.search(text, start)
             end = found.start() + 1 if found else len(text)
-            ids += self._tokenizer(
-                text[start:end],
-                add_special_tokens=False,
-                split_special_tokens=True,
-                verbose=False,
-            )['input_ids']
+            pieces.append(text[start:end])
             start = end
-        return ids
+        if not pieces:
+            return []
+        # Splitting stays on for tokens that only a normalised text spells, such as `<|IM_END|>`.
+        ids = self._tokenizer(
+            pieces, add_special_tokens=False, split_special_tokens=True, verbose=False
+        )['input_ids']
+        return [*chain.from_iterable(ids)]
 
 
 def _read_template(tokenizer: Any, media: Media | None) -> _Turns:

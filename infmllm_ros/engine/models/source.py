@@ -12,26 +12,29 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Where a checkpoint's files come from: a folder, read offline, or the Hugging Face hub."""
+"""Where a checkpoint's files come from: a folder, or the Hugging Face hub and its cache."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 import torch
 import transformers
-from transformers.utils import cached_file, logging
+from transformers.utils import logging
 
 from ..errors import ModelError
 
 # What files, network and formats throw when they are not as they should be.
 READ_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
+SMALL_FILES = ['*.json', '*.jinja', '*.model', '*.txt']
+WEIGHTS = ['model*.safetensors']
+TOKENIZERS = ('tokenizer.json', 'tokenizer.model', 'vocab.json')
 
 
 def first_line(error: BaseException) -> str:
@@ -55,6 +58,10 @@ class Source:
     """
     One checkpoint's files.
 
+    A folder is read as it is. A name on the hub is downloaded once, first all but the weights;
+    what is in the cache is used without asking the network, because a robot must start without
+    one, and with the same model each time.
+
     Parameters
     ----------
     name : str or path
@@ -62,29 +69,35 @@ class Source:
 
     Attributes
     ----------
-    path : str
-        Folder or hub name, as ``from_pretrained`` takes it.
-    options : dict
-        Keyword arguments for ``from_pretrained``: a folder never asks the network.
+    folder : pathlib.Path
+        Where the files are.
 
     Raises
     ------
     ModelError
-        If the name is a path, by its look, and there is no such folder.
+        If there is no such folder or name.
     """
 
     def __init__(self, name: str | Path) -> None:
         self.name = str(name)
-        folder = Path(self.name).expanduser()
-        self.local = folder.is_dir()
-        self.path = str(folder) if self.local else self.name
-        self.options = {'local_files_only': self.local}
+        self.folder = Path(self.name).expanduser()
+        self.local = bool(self.name) and self.folder.is_dir()
+        if self.local:
+            return
         looks_local = isinstance(name, Path) or self.name.startswith(('/', '.', '~'))
-        if not self.local and (looks_local or self.name.count('/') > 1 or not self.name):
+        if looks_local or self.name.count('/') > 1 or not self.name:
             raise ModelError(
                 f'there is no folder {self.name!r}: give the folder of a Hugging Face checkpoint '
                 'or a hub name such as Qwen/Qwen3-VL-2B-Instruct'
             )
+        self.folder = self._download(
+            SMALL_FILES, lambda folder: any((folder / name).is_file() for name in TOKENIZERS)
+        )
+
+    def fetch_weights(self) -> None:
+        """Download the weights if they are not there yet."""
+        if not self.local:
+            self._download(WEIGHTS, self._has_weights)
 
     @contextmanager
     def errors_as_model_error(self, doing: str) -> Iterator[None]:
@@ -97,52 +110,50 @@ class Source:
                 "or device 'cpu'"
             ) from error
         except READ_ERRORS as error:
-            remedy = 'check that the folder is complete'
+            remedy = 'check that the folder is a complete Hugging Face checkpoint'
             if not self.local:
                 remedy = (
-                    'check its spelling on huggingface.co, the network, and for gated models '
+                    'check the name on huggingface.co, the network, and for gated models '
                     '`hf auth login`; or give a local folder'
                 )
-            raise ModelError(
-                f'cannot {doing} of {self.name!r} ({first_line(error)}): {remedy}'
-            ) from error
-
-    def file(self, filename: str) -> str | None:
-        """Find one file of the checkpoint; None if it has none of that name."""
-        return cached_file(
-            self.path,
-            filename,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-            **self.options,
-        )
+            why = first_line(error)
+            raise ModelError(f'cannot {doing} {self.name!r} ({why}): {remedy}') from error
 
     def json(self, filename: str) -> dict[str, Any]:
         """Read one JSON file of the checkpoint; {} if it has none of that name."""
-        found = self.file(filename)
-        if not found:
+        path = self.folder / filename
+        if not path.is_file():
             return {}
-        with self.errors_as_model_error(f'read {filename}'):
-            return json.loads(Path(found).read_text(encoding='utf-8'))
+        with self.errors_as_model_error(f'read {filename} of'):
+            return json.loads(path.read_text(encoding='utf-8'))
 
-    def config_dict(self) -> dict[str, Any]:
-        """Read config.json as it is: it may name a family that transformers does not know."""
-        with self.errors_as_model_error('read config.json'):
-            if self.local and not os.path.isfile(os.path.join(self.path, 'config.json')):
-                raise FileNotFoundError('the folder has no such file')
-            return transformers.PreTrainedConfig.get_config_dict(self.path, **self.options)[0]
+    def config(self, families: Collection[str]) -> Any:
+        """Load the config; ModelError if the family is none of `families`."""
+        with self.errors_as_model_error('read config.json of'):
+            if not (self.folder / 'config.json').is_file():
+                raise FileNotFoundError('no such file')
+        # Looked up first: transformers has a long complaint about families it does not know.
+        model_type = self.json('config.json').get('model_type')
+        if model_type not in families:
+            raise ModelError(
+                f'{self.name!r} is of model_type {model_type!r}, which is not supported: '
+                f'use one of {", ".join(sorted(families))}'
+            )
+        with self.errors_as_model_error('read config.json of'):
+            return transformers.AutoConfig.from_pretrained(self.folder, local_files_only=True)
 
     def tokenizer(self, sees: bool) -> Any:
         """Load the tokenizer; for models that see, with the chat template of the processor."""
-        names = ('tokenizer.json', 'tokenizer.model', 'vocab.json')
-        if not any(self.file(name) for name in names):
+        if not any((self.folder / name).is_file() for name in TOKENIZERS):
             raise ModelError(
-                f'{self.name!r} has no tokenizer ({", ".join(names)}): copy the tokenizer files '
-                'of the checkpoint into it'
+                f'{self.name!r} has no tokenizer ({", ".join(TOKENIZERS)}): copy the tokenizer '
+                'files of the checkpoint into it'
             )
-        with self.errors_as_model_error('load the tokenizer'):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(self.path, **self.options)
-        if sees and not self.file('chat_template.jinja'):
+        with self.errors_as_model_error('load the tokenizer of'):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                self.folder, local_files_only=True
+            )
+        if sees and not (self.folder / 'chat_template.jinja').is_file():
             # Older checkpoints keep the template that shows images beside the tokenizer.
             own = self.json('chat_template.json').get('chat_template')
             tokenizer.chat_template = own or tokenizer.chat_template
@@ -160,3 +171,19 @@ class Source:
         for ids in (self.json('generation_config.json').get('eos_token_id'), text.eos_token_id):
             found.update(ids if isinstance(ids, (list, tuple)) else [] if ids is None else [ids])
         return found
+
+    def _has_weights(self, folder: Path) -> bool:
+        """Tell whether all shards are there."""
+        shards = self.json('model.safetensors.index.json').get('weight_map', {}).values()
+        return all((folder / name).is_file() for name in {*shards} or {'model.safetensors'})
+
+    def _download(self, patterns: list[str], whole: Callable[[Path], bool]) -> Path:
+        """Give the folder in the hub's cache; download what is missing."""
+        try:
+            folder = snapshot_download(self.name, allow_patterns=patterns, local_files_only=True)
+            if whole(Path(folder)):
+                return Path(folder)
+        except (OSError, ValueError):
+            pass  # not in the cache, or not a name at all: the hub will say which
+        with self.errors_as_model_error('get'):
+            return Path(snapshot_download(self.name, allow_patterns=patterns))

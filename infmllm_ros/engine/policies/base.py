@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, Field, field, fields
 from enum import Enum
+from math import isfinite
 import re
 from typing import Any, ClassVar
 
@@ -60,7 +61,7 @@ def check(policy: Any, spec: Field) -> None:
     """
     value, default, meta = getattr(policy, spec.name), spec.default, spec.metadata
     name = f'{policy.name}.{spec.name}'
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
     if isinstance(default, bool) or isinstance(default, str):
         if not isinstance(value, type(default)):
             raise PolicyError(f'{name} is {value!r}, must be a {type(default).__name__}')
