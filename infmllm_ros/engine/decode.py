@@ -56,8 +56,8 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.temperature < 0:
-            raise QuestionError(f'temperature is {self.temperature}, must be at least 0')
+        if not 0 <= self.temperature < float('inf'):
+            raise QuestionError(f'temperature is {self.temperature}, must be a number from 0 up')
         if not 0 < self.top_p <= 1:
             raise QuestionError(f'top_p is {self.top_p}, must be above 0 and at most 1')
 

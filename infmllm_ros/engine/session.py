@@ -149,8 +149,8 @@ class StreamingSession:
         """
         self._settle()
         ids = self.prompt.text(text) if isinstance(text, str) else torch.as_tensor(text)
+        self._admit(ids.numel())
         for part in self._parts(ids):
-            self._admit(len(part))
             self.feed(Chunk(part), Role.TEXT)
             self._after(Role.TEXT)
 
@@ -166,8 +166,9 @@ class StreamingSession:
         self._settle()
         vocabulary = self.model.config.get_text_config(decoder=True).vocab_size
         out = [torch.empty(0, vocabulary, dtype=self.model.dtype, device=self.model.device)]
-        for part in self._parts(torch.as_tensor(ids)):
-            self._admit(len(part))
+        ids = torch.as_tensor(ids)
+        self._admit(ids.numel())
+        for part in self._parts(ids):
             out.append(self.feed(Chunk(part), Role.TEXT, logits=len(part)))
             self._after(Role.TEXT)
         return torch.cat(out)

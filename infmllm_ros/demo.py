@@ -1,0 +1,310 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+See it run: ``python -m infmllm_ros.demo [VIDEO or BAG]``.
+
+Starts the node in another process, plays camera frames to it over DDS, asks questions while they
+run, shows the answers as they stream with the state of the memory, and at the end says what held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from typing import Any
+
+from infmllm_msgs.msg import Answer
+from infmllm_ros.replay.audience import Audience, MIB, stamp_of
+from infmllm_ros.replay.player import DEPTH, Played, Player
+from infmllm_ros.replay.sources import COMPRESSED, open_source, Source, SourceError
+from infmllm_ros.replay.terminal import printable, Screen
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+
+QUESTIONS = ('What is in front of you?', 'What colour is the traffic light?',
+             'What has happened since the beginning?')
+NAMESPACE = 'demo'  # apart from a robot's own topics
+BUDGET = 1024  # [tokens] of the tiny model: it fills within seconds
+START_S = 300.0  # [s] patience for the node to load its model
+ANSWER_S = 120.0  # [s] patience for the answers after the last frame
+SETTLE_S = 3.0  # [s] patience for the last statistics
+END_S = 8.0  # [s] patience for the node to end
+GROWTH_MIB = 16.0  # what the process may grow after warm-up; a leak of one frame a second is more
+
+
+class DemoError(Exception):
+    """The demo cannot go on; one line."""
+
+
+def share(path: str) -> Path:
+    """Return a file of the package, in a source checkout or an installed share folder."""
+    here = Path(__file__).resolve().parents[1] / path
+    if here.exists():
+        return here
+    try:
+        from ament_index_python import get_package_share_directory
+        return Path(get_package_share_directory('infmllm_ros')) / path
+    except (ImportError, LookupError, OSError):  # installed by pip, AMENT_PREFIX_PATH not set
+        return Path(sys.prefix) / 'share' / 'infmllm_ros' / path
+
+
+def settle_environment() -> None:
+    """Keep this process and the node to themselves, and give them room for raw images."""
+    environment = os.environ
+    environment.setdefault('ROS_DOMAIN_ID', str(os.getpid() % 100 + 1))
+    environment.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    if environment.get('ROS_DISTRO') == 'humble':  # it knows only this one, later ones warn of it
+        environment.setdefault('ROS_LOCALHOST_ONLY', '1')
+    names = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+    old = environment.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')  # the others warn of it
+    if not any(environment.get(name) for name in names):
+        environment[names[old]] = str(share('config/fastdds_large_images.xml'))
+
+
+def tiny_model() -> Path:
+    """Return the folder of a tiny SmolVLM with random weights, made when it is first needed."""
+    maker = Path(__file__).parent / 'bundled' / 'tiny.py'
+    version = hashlib.sha256(maker.read_bytes()).hexdigest()[:12]
+    cache = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'infmllm_ros'
+    folder = cache / f'tiny-smolvlm-{version}'
+    if not folder.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as making:
+            made = Path(making) / 'model'
+            subprocess.run([sys.executable, '-m', 'infmllm_ros.bundled.tiny', 'smolvlm', made],
+                           check=True, stdout=subprocess.DEVNULL)
+            made.rename(folder)  # whole, or not at all
+    return folder
+
+
+def start_node(parameters: dict[str, Any], folder: str, screen: Screen) -> subprocess.Popen:
+    """Start the node in another process; its lines are shown as they come."""
+    file = Path(folder) / 'demo.yaml'
+    file.write_text(json.dumps({'/**': {'ros__parameters': parameters}}))  # JSON is YAML
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'infmllm_ros.node', '--ros-args', '-r', f'__ns:=/{NAMESPACE}',
+         '--params-file', str(file)],
+        env={**os.environ, 'RCUTILS_CONSOLE_OUTPUT_FORMAT': '[{severity}] {message}'},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace')
+
+    def show() -> None:
+        for line in process.stdout:
+            line = printable(line.rstrip())
+            colour = 'red' if line.startswith(('[ERROR]', '[FATAL]')) else \
+                'yellow' if line.startswith('[WARN]') else 'dim'
+            screen.line(screen.paint(f'  node: {line.removeprefix("[INFO] ")}', colour))
+    threading.Thread(target=show, daemon=True).start()
+    return process
+
+
+def end_node(process: subprocess.Popen) -> int:
+    """End the node and return its exit status; 0 if it ended in time by itself."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+    try:
+        return process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def await_node(executor: Any, process: subprocess.Popen, audience: Audience,
+               player: Player) -> None:
+    """Return when the node is active and hears both frames and questions."""
+    end = time.monotonic() + START_S
+    while not (audience.stats and player.publisher.get_subscription_count()
+               and audience.query.get_subscription_count()):
+        executor.spin_once(timeout_sec=0.1)
+        if process.poll() is not None:
+            raise DemoError(f'the node ended with exit status {process.returncode}')
+        if audience.failed:
+            raise DemoError('the node cannot start, it says why above')
+        if time.monotonic() > end:
+            raise DemoError(f'the node was not active within {START_S:.0f} s')
+
+
+def show(executor: Any, process: subprocess.Popen, audience: Audience, player: Player,
+         questions: list[str], total: int) -> Played:
+    """Play all frames and ask the questions, evenly spread; return when all is answered."""
+    left = list(questions)
+    places = [total * (i + 1) // (len(left) + 1) for i in range(len(left))]
+
+    def on_frame(frame: int, stamp_ns: int) -> None:
+        audience.sending(frame, stamp_ns)
+        while left and frame >= places[len(questions) - len(left)]:
+            audience.ask(left.pop(0))
+
+    result: list[Any] = []
+
+    def play() -> None:
+        try:
+            result.append(player.play(on_frame))
+        except Exception as error:
+            result.append(error)
+    thread = threading.Thread(target=play)
+    thread.start()
+    try:
+        while thread.is_alive() and process.poll() is None:
+            executor.spin_once(timeout_sec=0.1)
+    finally:
+        player.stop()
+        thread.join()
+    if isinstance(result[0], Exception):
+        raise result[0]
+    while left:  # there were fewer frames than the file says
+        audience.ask(left.pop(0))
+    end = time.monotonic() + ANSWER_S
+    while audience.waiting and process.poll() is None and time.monotonic() < end:
+        executor.spin_once(timeout_sec=0.1)
+    end, seen = time.monotonic() + SETTLE_S, len(audience.stats)
+    while process.poll() is None and time.monotonic() < end and not (
+            len(audience.stats) > seen + 1
+            and audience.stats[-1].frames_received >= audience.frames):
+        executor.spin_once(timeout_sec=0.1)
+    return result[0]
+
+
+def verdict(played: Played, audience: Audience, status: int) -> list[tuple[str, str, bool]]:
+    """Return what must hold: (what, measured, whether it does)."""
+    asked, stats = audience.asked, audience.stats
+    last = stats[-1]
+    answered = sum(a.answer is not None and a.answer.status == Answer.OK for a in asked)
+    stamped = sum(a.answer is not None and stamp_of(a.answer.header) in audience.sent
+                  for a in asked)
+    # Warm: frames, evictions and an answer have had their first time.
+    warm = next((s for s in stats if s.answers and s.evictions), last)
+    growth = (last.process_bytes - warm.process_bytes) / MIB
+    most = max(s.tokens for s in stats)
+    return [
+        ('frames arrived', f'{last.frames_received:,} of {played.frames:,} sent; '
+         f'{last.frames_seen:,} looked at', last.frames_received == played.frames and last.frames_seen > 0),
+        ('memory', f'at most {most:,} tokens of a budget of {last.budget:,}; '
+         f'{last.tokens_seen:,} went by', most <= last.budget),
+        ('KV buffers', f'{last.kv_bytes / MIB:.2f} MiB, all the time',
+         len({s.kv_bytes for s in stats}) == 1),
+        ('process', f'{warm.process_bytes / MIB:.1f} MiB when warm, '
+         f'{last.process_bytes / MIB:.1f} MiB at the end', growth <= GROWTH_MIB),
+        ('questions', f'{answered} of {len(asked)} answered, {stamped} with the stamp of a frame',
+         answered == stamped == len(asked)),
+        ('node', f'ended with exit status {status}', status == 0),
+    ]
+
+
+def report(rows: list[tuple[str, str, bool]], screen: Screen) -> int:
+    """Print the verdict; return the exit status."""
+    screen.line()
+    for what, measured, holds in rows:
+        mark = screen.paint('ok  ', 'green') if holds else screen.paint('FAIL', 'red', 'bold')
+        screen.line(f'  {mark}  {what:<15} {measured}')
+    return 0 if all(holds for _, _, holds in rows) else 1
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='python -m infmllm_ros.demo', description=(
+        'Play a video or a bag into the node and ask it questions meanwhile.'))
+    parser.add_argument('input', nargs='?', help='avi, mp4, .mcap, .db3 or a bag folder; '
+                        'default: a short clip that is drawn on the way')
+    parser.add_argument('--bag-topic', help="which of a bag's image topics to play")
+    parser.add_argument('--rate', type=float, default=1.0, help='speed (default: 1)')
+    parser.add_argument('--model', help='checkpoint for the node; default: a tiny random one')
+    parser.add_argument('--budget', type=int, metavar='TOKENS', help='of the memory; default: '
+                        f'{BUDGET} for the tiny model, the one of the node for another')
+    parser.add_argument('--policy', default='saddle', help='which tokens stay (default: saddle)')
+    parser.add_argument('--questions', nargs='+', default=list(QUESTIONS), metavar='TEXT',
+                        help='what to ask, evenly spread over the clip')
+    return parser.parse_args(argv)
+
+
+def _introduce(source: Source, arguments: argparse.Namespace, screen: Screen) -> None:
+    length = f', {source.count:,} frames' if source.count else ''
+    speed = f' at {source.fps:g} fps' if source.fps else ''
+    rate = f', {arguments.rate:g} times as fast' if arguments.rate != 1 else ''
+    screen.line(screen.paint('infmllm_ros demo', 'bold') + f'  {source.name}{length}{speed}{rate}')
+    if not arguments.model:
+        screen.line(screen.paint('The model is a tiny one with random weights: its words are '
+                                 'noise. Everything else is real.', 'yellow'))
+    screen.line(screen.paint(f'Topics are under /{NAMESPACE}, in ROS_DOMAIN_ID='
+                             f'{os.environ["ROS_DOMAIN_ID"]} on this machine.', 'dim'))
+
+
+def _run(source: Source, arguments: argparse.Namespace, screen: Screen) -> int:
+    """Run the demo inside an initialised ROS; return the exit status."""
+    # The likeliest words of random weights are one word over and over.
+    noise = {} if arguments.model else {'budget_tokens': BUDGET, 'temperature': 1.0}
+    budget = {'budget_tokens': arguments.budget} if arguments.budget is not None else {}
+    node = rclpy.create_node('audience', namespace=NAMESPACE)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    player = Player(node, source, rate=arguments.rate)
+    total = source.count or 300
+    audience = Audience(node, screen, source.count or 0, source.fps)
+    image = {'reliability': 'reliable', 'history': 'keep_last', 'depth': DEPTH}
+    parameters = {
+        'model': arguments.model or str(tiny_model()), 'policy': arguments.policy,
+        'autostart': True, 'max_answer_tokens': 48, 'stats_period': 0.25,
+        'image_transport': 'compressed' if source.msgtype == COMPRESSED else 'raw',
+        # Frames are counted at the end: none may be lost between the processes.
+        'qos_overrides': {player.publisher.topic_name: {'subscription': image}},
+        **noise, **budget}
+    with tempfile.TemporaryDirectory() as folder:
+        process = start_node(parameters, folder, screen)
+        try:
+            await_node(executor, process, audience, player)
+            played = show(executor, process, audience, player, arguments.questions, total)
+            screen.close()
+            screen.line(screen.paint(f'Played {played}', 'dim'))
+        finally:
+            screen.close()
+            status = end_node(process)
+            node.destroy_node()
+    return report(verdict(played, audience, status), screen)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the demo; 0 if all held, 1 if not, 2 on a wrong input, 130 when interrupted."""
+    arguments = _arguments(argv)
+    screen = Screen(sys.stdout)
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+    try:
+        source = open_source(arguments.input, arguments.bag_topic)
+        settle_environment()
+        _introduce(source, arguments, screen)
+        signal.signal(signal.SIGTERM, interrupt)  # as SIGINT does
+        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+        return _run(source, arguments, screen)
+    except (SourceError, DemoError) as error:
+        print(f'demo: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        screen.line('stopped')
+        return 130
+    finally:
+        rclpy.try_shutdown()
+
+
+if __name__ == '__main__':
+    sys.exit(main())

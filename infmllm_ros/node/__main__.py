@@ -1,0 +1,117 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Start the node: ``python -m infmllm_ros.node`` or ``ros2 run infmllm_ros infmllm_node``."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor, wait
+import importlib
+import os
+from pathlib import Path
+import signal
+import sys
+import threading
+from typing import Any
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.logging import get_logger
+
+GRACE = 3.0  # [s] how long the worker may take to stop when the process is told to end
+
+
+def missing_file(arguments: list[str]) -> str:
+    """Name the first parameter file on the command line that does not exist; '' when all do."""
+    pairs = zip(arguments, arguments[1:])
+    files = (value for flag, value in pairs if flag == '--params-file')
+    return next((file for file in files if not Path(file).is_file()), '')
+
+
+def _import_node() -> Any:
+    """Import torch and all else beside the main thread, as it takes seconds; None on a signal."""
+    job = ThreadPoolExecutor(1).submit(importlib.import_module, 'infmllm_ros.node.node')
+    while rclpy.ok():
+        if wait([job], timeout=0.05).done:
+            return job.result()
+    return None
+
+
+def _spin() -> tuple[int, bool]:
+    """Run the node until it is told to end; returns the exit code and whether all has stopped."""
+    module = _import_node()
+    if module is None:
+        return 0, False
+    node = None
+    try:
+        node = module.InfmllmNode()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.spin()
+    except module.ParameterError as error:
+        get_logger('infmllm').fatal(str(error))
+        return 1, True
+    except ExternalShutdownException:
+        pass
+    except Exception:
+        if rclpy.ok():  # else a callback has met the end of the context
+            raise
+    finally:
+        stopped = node is None or node.close(GRACE)
+    if stopped:
+        node.destroy_node()
+    return 0, stopped
+
+
+def main(args: list[str] | None = None) -> int:
+    """
+    Run the node.
+
+    Returns
+    -------
+    int
+        0 after SIGINT or SIGTERM, within 5 s also while the model loads or works; 1 when a
+        parameter file or a parameter is wrong.
+    """
+    arguments = sys.argv if args is None else args
+    # No KeyboardInterrupt in the middle of anything: rclpy's own handler, which calls this one,
+    # ends the context for either signal, and all waiting is done in steps that look at that.
+    early = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: early.set())
+    file = missing_file(arguments)
+    if file:
+        print(f'infmllm: parameter file {file} does not exist: check the path, or start from the '
+              "package's config/infmllm.yaml", file=sys.stderr)
+        return 1
+    try:
+        rclpy.init(args=arguments)
+    except Exception as error:
+        print(f'infmllm: {" ".join(str(error).split())}', file=sys.stderr)
+        return 1
+    if early.is_set():
+        rclpy.try_shutdown()
+        return 0
+    code, stopped = _spin()
+    rclpy.try_shutdown()
+    if not stopped:
+        # A forward pass or an import still runs and cannot be interrupted.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,138 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""One camera of the node: its subscription, its counters, and why nothing comes from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import time
+from typing import Any
+
+from rclpy.qos import HistoryPolicy, qos_policy_name_from_kind, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CompressedImage, Image
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
+
+from infmllm_ros.node.convert import nanoseconds
+from infmllm_ros.node.mailbox import Frame
+
+
+class CameraInput:
+    """
+    Subscribes to one camera while the node is active, and watches that images come.
+
+    Parameters
+    ----------
+    node : rclpy.node.Node
+        Who subscribes.
+    name : str
+        The camera's name; may be empty.
+    transport : str
+        'raw' or 'compressed'.
+    offer : callable
+        Takes each Frame as it comes; must return at once.
+    """
+
+    def __init__(self, node: Any, name: str, transport: str, offer: Callable[[Frame], None]):
+        """Subscribe."""
+        self._node = node
+        self._name = name
+        self._offer = offer
+        self._last = self._start = time.monotonic()  # [s] of the last image; of the subscription
+        self._silent = False
+        self.incompatible = ''  # name of a quality of service that a publisher does not offer
+        # As image_transport does: the compressed topic lies under the raw one's resolved name.
+        self._raw_topic = node.resolve_topic_name('image')
+        compressed = transport == 'compressed'
+        self.topic = self._raw_topic + '/compressed' if compressed else self._raw_topic
+        self._type = CompressedImage if compressed else Image
+        qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1,
+                         reliability=ReliabilityPolicy.BEST_EFFORT)
+        self.received = 0
+        try:
+            self._subscription = self._subscribe(
+                qos, SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible))
+        except UnsupportedEventTypeError:  # some middlewares do not report it
+            self._subscription = self._subscribe(qos, None)
+
+    def _subscribe(self, qos: QoSProfile, events: Any) -> Any:
+        return self._node.create_subscription(
+            self._type, self.topic, self._on_image, qos, event_callbacks=events,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies())
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        self._node.destroy_subscription(self._subscription)
+
+    @property
+    def age(self) -> float:
+        """Time since the last image, or since the subscription when none came, in seconds."""
+        return time.monotonic() - self._last
+
+    @property
+    def rate(self) -> float:
+        """Mean rate of images since the subscription, in Hz."""
+        return self.received / max(time.monotonic() - self._start, 1e-3)
+
+    def watch(self, timeout: float) -> str:
+        """
+        Say why no image comes, and what to do; empty when images come.
+
+        Warns in the log once when they stop, and says once when they are back.
+        """
+        silent = self.age > timeout
+        reason = self._reason() if silent else ''
+        if silent and not self._silent and not self.incompatible:  # that was said already
+            self._node.get_logger().warning(reason)
+        elif self._silent and not silent:
+            self._node.get_logger().info(f'images come again on {self.topic}')
+        self._silent = silent
+        return reason
+
+    def _reason(self) -> str:
+        head = f'no image on {self.topic} for {self.age:.1f} s: '
+        publishers = self._node.get_publishers_info_by_topic(self.topic)
+        if not publishers:
+            return head + ('nobody publishes there: start the camera, or remap the topic with '
+                           '-r image:=CAMERA_TOPIC')
+        if self.incompatible:
+            return head + self._incompatible()
+        kind = f'sensor_msgs/msg/{self._type.__name__}'
+        types = sorted({p.topic_type for p in publishers})
+        if kind not in types:
+            return head + (f'it carries {", ".join(types)}, not {kind}: set image_transport to '
+                           'raw or compressed to match')
+        return head + (f'publishers: {len(publishers)}, but nothing arrives: is the camera '
+                       'running? Large raw images can be lost in shared memory: use '
+                       'image_transport compressed, or a larger segment at the camera')
+
+    def _on_image(self, message: Any) -> None:
+        self._last = time.monotonic()
+        self.received += 1
+        self._offer(Frame(message, nanoseconds(message.header.stamp), message.header.frame_id,
+                          self._name))
+
+    def _on_incompatible(self, event: Any) -> None:
+        name = qos_policy_name_from_kind(event.last_policy_kind)
+        self.incompatible = name.removesuffix('_QOS_POLICY').lower()
+        self._node.get_logger().warning(self._incompatible())
+
+    def _incompatible(self) -> str:
+        return (f'a publisher on {self.topic} offers no compatible {self.incompatible}: set '
+                f'qos_overrides.{self.topic}.subscription.{self.incompatible} to what it offers')

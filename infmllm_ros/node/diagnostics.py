@@ -1,0 +1,104 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What the node says about itself on ``/diagnostics``: levels, reasons and remedies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from infmllm_ros.engine import Stats
+from infmllm_ros.node.camera import CameraInput
+from infmllm_ros.node.worker import Health
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+RECENT = 10.0  # [s] how long a failure counts as recent
+BUSY = 30.0  # [s] a job longer than this is worth a warning
+
+_WAITING = {
+    'unconfigured': 'not configured: call the lifecycle transition configure, or start the node '
+                    'with autostart',
+    'configuring': 'loading the model',
+    'inactive': 'inactive, the memory is kept: call the lifecycle transition activate',
+}
+
+
+def status(name: str, level: bytes, message: str, **values: Any) -> DiagnosticStatus:
+    """Make one status; `values` are written as text."""
+    return DiagnosticStatus(
+        level=level, name=name, message=message,
+        values=[KeyValue(key=k.replace('_', ' '), value=str(v)) for k, v in values.items()])
+
+
+def node_status(state: str, model: str, error: str) -> DiagnosticStatus:
+    """Report the lifecycle; `error` is why the last configure failed, if it did."""
+    if error:
+        return status('node', ERROR, error, state=state, model=model)
+    waiting = _WAITING.get(state, '')
+    return status('node', WARN if waiting else OK, waiting or state, state=state, model=model)
+
+
+def camera_status(camera: CameraInput | None, silent: str, bad_image: str,
+                  health: Health | None) -> DiagnosticStatus:
+    """Report the image input: why no image comes, or why one was dropped lately, if so."""
+    if camera is None or health is None:
+        return status('image input', OK, 'not subscribed while the node is not active')
+    values = {'topic': camera.topic, 'rate_Hz': f'{camera.rate:.1f}', 'age_s': f'{camera.age:.1f}',
+              'received': health.frames_received, 'dropped': health.frames_dropped,
+              'bad': health.images_bad}
+    if silent:
+        return status('image input', ERROR if camera.incompatible else WARN, silent, **values)
+    if bad_image:
+        return status('image input', WARN, f'image dropped: {bad_image}', **values)
+    return status('image input', OK, 'images come', **values)
+
+
+def memory_status(stats: Stats | None, policy: str) -> DiagnosticStatus:
+    """Report the memory's use of its budget."""
+    if stats is None:
+        return status('memory', OK, 'no model loaded')
+    return status(
+        'memory', OK, f'{stats.tokens} of {stats.budget} tokens', policy=policy,
+        tokens=stats.tokens, budget_tokens=stats.budget, usage=f'{stats.usage:.3f}',
+        kv_MiB=f'{stats.kv_bytes / 2**20:.1f}', frames_seen=stats.frames_seen,
+        frames_retained=stats.frames_retained, evictions=stats.evictions)
+
+
+def worker_status(health: Health | None) -> DiagnosticStatus:
+    """Report what the worker does."""
+    if health is None:
+        return status('worker', OK, 'not started')
+    values = {'job': health.job or 'none', 'busy_s': f'{health.busy_s:.1f}',
+              'questions_waiting': health.waiting, 'failures': health.failures,
+              'last_failure': health.last_failure}
+    if not health.alive:
+        return status('worker', ERROR, 'the worker has ended: clean the node up and configure it '
+                      'again', **values)
+    if health.since_failure_s < RECENT:
+        return status('worker', ERROR, f'failed: {health.last_failure}', **values)
+    if health.busy_s > BUSY and health.job != 'load':
+        return status('worker', WARN, f'busy with one {health.job} for {health.busy_s:.0f} s: a '
+                      'smaller model or fewer max_answer_tokens would be quicker', **values)
+    return status('worker', OK, health.job or 'idle', **values)
+
+
+def array(stamp: Any, node_name: str, statuses: list[DiagnosticStatus]) -> DiagnosticArray:
+    """Join statuses into the message; each name gets the node's before it."""
+    message = DiagnosticArray(status=statuses)
+    message.header.stamp = stamp
+    for one in statuses:
+        one.name = f'{node_name}: {one.name}'
+        one.hardware_id = node_name
+    return message

@@ -1,0 +1,392 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The lifecycle node: a thin shell whose callbacks only store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+import time
+import traceback
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from infmllm_msgs.msg import Answer, AnswerChunk, CacheStats, Query
+from infmllm_ros import images
+from infmllm_ros.engine import EngineError
+from infmllm_ros.node import convert, diagnostics, parameters
+from infmllm_ros.node.camera import CameraInput
+from infmllm_ros.node.loading import open_session
+from infmllm_ros.node.mailbox import Frame
+from infmllm_ros.node.parameters import ParameterError, Settings
+from infmllm_ros.node.worker import Outcome, Question, Status, Worker
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+import rclpy.task
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+PATIENCE = 10.0  # [s] longest wait for the running job in deactivate and cleanup
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class _ShuttingDown(Exception):
+    """The process was told to end while a callback waited."""
+
+
+def one_line(error: BaseException) -> str:
+    """Write an exception on one line; its type is named where the text is not the project's."""
+    text = ' '.join(str(error).split())
+    known = isinstance(error, (EngineError, ParameterError))
+    return text if known else f'{type(error).__name__}: {text}'
+
+
+class InfmllmNode(LifecycleNode):
+    """
+    Watches a camera with a multimodal LLM and answers questions about what it has seen.
+
+    configure checks the parameters and loads the model; activate subscribes to the camera;
+    deactivate stops the running answer and keeps the memory; cleanup frees the model. All of the
+    model's work is done by a `Worker`.
+    """
+
+    def __init__(self, **kwargs: Any):
+        """
+        Declare the parameters and the interface.
+
+        Raises
+        ------
+        ParameterError
+            A parameter has the wrong type or is out of its range.
+        """
+        super().__init__('infmllm', **kwargs)
+        parameters.declare(self)
+        self._state = 'unconfigured'
+        self._error = ''  # why the last configure failed
+        self._settings: Settings | None = None
+        self._worker: Worker | None = None
+        self._ending: list[Worker] = []  # told to stop while a job ran
+        self._camera: CameraInput | None = None
+        self._stats_timer: Any = None
+        self._newest: tuple[Frame | None, float] = (None, 0.0)  # observed; its age then [ms]
+        self._bad_image = ('', -float('inf'))  # why the last one was dropped, and when
+        self._queries = 0
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # timers run without sim time
+
+        self._answers = self.create_lifecycle_publisher(Answer, 'answer', 10)
+        self._texts = self.create_lifecycle_publisher(String, 'answer_text', 10)
+        self._chunks = self.create_lifecycle_publisher(AnswerChunk, 'answer_stream', 100)
+        self._stats = self.create_lifecycle_publisher(CacheStats, 'cache_stats', 10)
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self.create_subscription(String, 'query', self._on_query, 10)
+        self.create_subscription(Query, 'query_request', self._on_query_request, 10)
+        # A callback that awaits holds its group: `reset` must not hold up all the others.
+        self.create_service(Trigger, 'reset', self._on_reset,
+                            callback_group=ReentrantCallbackGroup())
+        self.create_service(Trigger, 'cancel', self._on_cancel)
+        self.create_timer(1.0, self._on_diagnostics, clock=self._steady)
+        if self._value('autostart'):
+            self._starter = self.create_timer(0.0, self._on_start, clock=self._steady)
+        else:
+            self.get_logger().info('unconfigured: waiting for the lifecycle transition configure')
+
+    def _value(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
+        """Refuse what the table does not allow, with a reason that says what to do."""
+        for parameter in parameter_list:
+            reason = parameters.refusal(
+                parameter.name, parameter.value, configured=self._worker is not None)
+            if reason:
+                return SetParametersResult(successful=False, reason=reason)
+        result = super().set_parameters_atomically(parameter_list)
+        self._apply_live()
+        return result
+
+    def _apply_live(self) -> None:
+        if self._worker is not None:
+            rate = self._value('max_frame_rate')
+            self._worker.frame_interval = 1.0 / rate if rate else 0.0
+            self._worker.queue_size = self._value('query_queue_size')
+
+    # Lifecycle.
+
+    def _on_start(self) -> None:
+        self.destroy_timer(self._starter)
+        if self.trigger_configure() == SUCCESS:
+            self.trigger_activate()
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Check the parameters, load the model; one error line says why it cannot."""
+        self._state, self._error = 'configuring', ''
+        try:
+            parameters.check(self)
+            settings = self._settings = parameters.snapshot(self)
+            self._worker = Worker(self)
+            self._apply_live()
+            self._finish(self._worker.load(
+                lambda: open_session(settings, self.get_logger().info)))
+        except Exception as error:
+            self._give_up(error)
+            return FAILURE
+        self._state = 'inactive'
+        return super().on_configure(state)
+
+    def _finish(self, job: Future) -> None:
+        """Wait for a job of the worker; diagnostics go on meanwhile, and signals count."""
+        told = time.monotonic()
+        while self.context.ok():
+            if wait([job], timeout=0.05).done:
+                return job.result()
+            if time.monotonic() - told > 1.0:
+                told = time.monotonic()
+                self._on_diagnostics()
+        raise _ShuttingDown
+
+    def _give_up(self, error: Exception) -> None:
+        if not isinstance(error, _ShuttingDown):
+            self._error = one_line(error)
+            self.get_logger().error(f'configure failed: {self._error}')
+            self.get_logger().debug(traceback.format_exc())
+        self._unload()
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe to the camera and take questions."""
+        try:
+            settings = self._settings
+            self._camera = CameraInput(self, settings.camera, settings.image_transport,
+                                       self._worker.offer)
+            self._stats_timer = self.create_timer(
+                settings.stats_period, self._on_stats, clock=self._steady)
+        except Exception as error:  # rclpy would swallow it
+            self.get_logger().error(f'activate failed: {one_line(error)}')
+            self._close_inputs()
+            return FAILURE
+        result = super().on_activate(state)
+        self._worker.resume()
+        self._state = 'active'
+        self.get_logger().info(f'active: images from {self._camera.topic}, questions from '
+                               f'{self.resolve_topic_name("query")}')
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe, stop the running answer and drop the waiting ones; the memory stays."""
+        self._state = 'inactive'
+        self._close_inputs()
+        self._worker.pause()
+        self._wait_for_worker(self._worker.wait_idle)
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the model and its memory."""
+        self._unload()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop everything."""
+        self._unload()
+        self._state = 'finalized'
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Go back to unconfigured."""
+        self._unload()
+        return SUCCESS
+
+    def _close_inputs(self) -> None:
+        if self._camera is not None:
+            self._camera.close()
+            self._camera = None
+        if self._stats_timer is not None:
+            self.destroy_timer(self._stats_timer)
+            self._stats_timer = None
+
+    def _unload(self) -> None:
+        self._close_inputs()
+        self._state = 'unconfigured'
+        self._newest = (None, 0.0)
+        if self._worker is not None:
+            if not self._wait_for_worker(self._worker.stop):
+                self._ending.append(self._worker)
+            self._worker = None
+
+    def _wait_for_worker(self, waits: Callable[[float], bool]) -> bool:
+        """Wait in short steps, as a signal may come meanwhile; False when the job still runs."""
+        end = time.monotonic() + PATIENCE
+        while not waits(0.05):
+            if not self.context.ok():
+                return False
+            if time.monotonic() > end:
+                self.get_logger().warning(
+                    f'the model is still at work after {PATIENCE:.0f} s: not waiting for it')
+                return False
+        return True
+
+    def close(self, timeout: float) -> bool:
+        """End the worker; False when it is still at work after `timeout` seconds."""
+        self._close_inputs()
+        end = time.monotonic() + timeout
+        workers = [*self._ending, self._worker] if self._worker else self._ending
+        return all(worker.stop(max(0.0, end - time.monotonic())) for worker in workers)
+
+    # Questions and services.
+
+    def _on_query(self, message: String) -> None:
+        self._ask(Query(question=message.data))
+
+    def _on_query_request(self, message: Query) -> None:
+        self._ask(message)
+
+    def _ask(self, query: Query) -> None:
+        if self._state != 'active':
+            self.get_logger().warning(
+                f'question ignored: the node is {self._state}, but must be active: call its '
+                'lifecycle transitions or start it with autostart', throttle_duration_sec=1.0)
+            return
+        self._queries += 1
+        question = Question(query.question, query.id or f'query-{self._queries}',
+                            tuple(query.choices))
+        refusal = self._refusal(query)
+        if refusal:
+            self._refuse(question, Status.BAD_QUERY, refusal)
+            return
+        question.settings = {
+            'remember': convert.remember(query.memory, self._value('remember')),
+            'max_tokens': query.max_tokens or None, 'temperature': self._value('temperature'),
+            'seed': self._value('seed')}
+        if not self._worker.ask(question):
+            size = self._worker.queue_size
+            self._refuse(question, Status.BUSY, f'{size} questions wait already, the limit of '
+                         'query_queue_size: ask again later, or cancel')
+
+    def _refusal(self, query: Query) -> str:
+        if not query.question.strip():
+            return 'the question is empty: send some text'
+        if len(query.id) > convert.MAX_ID:
+            return f'the id has {len(query.id)} characters, the most is {convert.MAX_ID}: shorten it'
+        size = len(query.question) + sum(map(len, query.choices))
+        limit = self._value('max_query_chars')
+        if size > limit:
+            return (f'the question has {size} characters, the most is {limit}: shorten it, or '
+                    'raise max_query_chars')
+        most = self._settings.max_answer_tokens
+        if query.max_tokens > most:
+            return (f'max_tokens is {query.max_tokens}, the most is {most}: lower it, or raise '
+                    'max_answer_tokens')
+        if convert.remember(query.memory, False) is None:
+            return f'memory is {query.memory}, but must be 0, 1 or 2: use the MEMORY_ constants'
+        return ''
+
+    def _refuse(self, question: Question, status: Status, reason: str) -> None:
+        self.answered(question, Outcome(status, reason))
+
+    async def _on_reset(self, request: Trigger.Request,
+                        response: Trigger.Response) -> Trigger.Response:
+        if self._worker is None:
+            response.message = 'no memory to clear: the node is unconfigured'
+            return response
+        executor, done = self.executor, rclpy.task.Future(executor=self.executor)
+
+        def wake(job: Future) -> None:
+            done.set_result(None)
+            executor.wake()
+
+        job = self._worker.reset()
+        job.add_done_callback(wake)
+        await done
+        error = job.exception()
+        response.success = error is None
+        response.message = one_line(error) if error else 'all but the system prompt is forgotten'
+        return response
+
+    def _on_cancel(self, request: Trigger.Request,
+                   response: Trigger.Response) -> Trigger.Response:
+        count = self._worker.cancel('stopped on request') if self._worker else 0
+        response.success = True
+        response.message = f'questions cancelled: {count}'
+        return response
+
+    # What the worker tells, in its thread.
+
+    def decode(self, message: Any) -> Any:
+        """Decode an image message."""
+        return images.decode(message)
+
+    def observed(self, frame: Frame) -> None:
+        """Note the newest frame that the model has seen."""
+        now = self.get_clock().now().nanoseconds
+        self._newest = (frame, (now - frame.stamp_ns) / 1e6)
+
+    def bad_image(self, frame: Frame, reason: str) -> None:
+        """Report an image that was dropped."""
+        self._bad_image = (reason, time.monotonic())
+        self.get_logger().warning(f'image dropped: {reason}', throttle_duration_sec=5.0)
+
+    def piece(self, question: Question, text: str) -> None:
+        """Publish a piece of an answer."""
+        self._publish(self._chunks, convert.chunk_message(question, text, last=False))
+        question.pieces += 1
+
+    def answered(self, question: Question, outcome: Outcome) -> None:
+        """Publish the end of a question, in any thread."""
+        if outcome.message:
+            line = f'question {question.id[:40]}: {outcome.status.name}: {outcome.message}'
+            if outcome.status == Status.CANCELLED:
+                self.get_logger().info(line)
+            else:
+                self.get_logger().warning(line)
+        answer = outcome.answer
+        rest = answer.text if answer is not None and answer.finish == 'choice' else ''
+        self._publish(self._chunks, convert.chunk_message(question, rest, last=True))
+        self._publish(self._texts, String(data=answer.text if answer else ''))
+        self._publish(self._answers, convert.answer_message(
+            question, outcome, self._value('max_query_chars')))
+
+    def failed(self, job: str, error: Exception) -> None:
+        """Report a job that raised; the worker goes on."""
+        self.get_logger().error(f'{job} failed: {one_line(error)}', throttle_duration_sec=5.0)
+        self.get_logger().debug(traceback.format_exc())
+
+    def _publish(self, publisher: Any, message: Any) -> None:
+        try:
+            publisher.publish(message)
+        except Exception:
+            if self.context.ok():  # else the process is about to end
+                raise
+
+    # Timers.
+
+    def _on_stats(self) -> None:
+        health = self._worker.health()
+        frame, age = self._newest
+        self._publish(self._stats, convert.stats_message(
+            health, self._settings.policy, frame, age))
+
+    def _on_diagnostics(self) -> None:
+        health = self._worker.health() if self._worker else None
+        silent = self._camera.watch(self._value('image_timeout')) if self._camera else ''
+        reason, when = self._bad_image
+        bad_image = reason if time.monotonic() - when < diagnostics.RECENT else ''
+        self._publish(self._diagnostics, diagnostics.array(
+            self.get_clock().now().to_msg(), self.get_fully_qualified_name().lstrip('/'), [
+                diagnostics.node_status(self._state, self._value('model'), self._error),
+                diagnostics.camera_status(self._camera, silent, bad_image, health),
+                diagnostics.memory_status(health.stats if health else None,
+                                          self._value('policy')),
+                diagnostics.worker_status(health)]))

@@ -1,0 +1,331 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Every parameter of the node, in one table.
+
+The table is the only source of the descriptors, of the checks, of the settings that the rest of
+the node reads, and of ``config/infmllm.yaml``, which ``python -m infmllm_ros.node.parameters``
+prints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, make_dataclass
+import textwrap
+from typing import Any
+
+from infmllm_ros.engine import POLICIES
+
+START = 'start'  # read once, when the process starts
+CONFIGURE = 'configure'  # read by configure: may change while the node is unconfigured
+LIVE = 'live'  # may change at any time
+
+_CHANGES = {
+    START: 'Fixed when the process starts.',
+    CONFIGURE: 'Read by configure: clean the node up before changing it.',
+    LIVE: 'May be changed while the node runs.',
+}
+_KINDS = {bool: 'bool', int: 'integer', float: 'double', str: 'string'}
+
+
+class ParameterError(ValueError):
+    """A parameter of the wrong type or out of its range; one line: value, limit, remedy."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """
+    One parameter.
+
+    Parameters
+    ----------
+    name : str
+        Its name; a policy's field is ``<policy>.<field>``.
+    default : bool, int, float or str
+        Its default; the type of the parameter is that of its default.
+    description : str
+        What it means, with its unit.
+    low, high : int or float, optional
+        Smallest and largest value allowed.
+    choices : tuple of str
+        The values allowed of a string; empty = any.
+    changes : str
+        When a new value counts: `START`, `CONFIGURE` or `LIVE`.
+    """
+
+    name: str
+    default: bool | int | float | str
+    description: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    changes: str = CONFIGURE
+
+    @property
+    def kind(self) -> str:
+        """Name the type as ROS does."""
+        return _KINDS[type(self.default)]
+
+    @property
+    def limit(self) -> str:
+        """Say which values are allowed; empty where the type is the only limit."""
+        if self.choices:
+            return 'one of ' + ', '.join(self.choices)
+        if self.low is not None and self.high is not None:
+            return f'{self.low} to {self.high}'
+        if self.low is not None:
+            return f'{self.low} or more'
+        return f'{self.high} or less' if self.high is not None else ''
+
+    def problem(self, value: Any) -> str:
+        """Say what is wrong with a value and what to do, in one line; empty when it is right."""
+        example = _yaml(self.default)
+        if type(value) is not type(self.default):
+            kind = _KINDS.get(type(value), 'array')
+            if kind == 'integer' and self.kind == 'double':
+                example = float(value)
+            return (f'parameter {self.name} is {_short(value)}, of type {kind}, but must be of '
+                    f'type {self.kind}: write it like {example}')
+        too_low = self.low is not None and value < self.low
+        too_high = self.high is not None and value > self.high
+        if too_low or too_high or value != value:
+            return (f'parameter {self.name} is {_short(value)}, but must be {self.limit}: '
+                    f'choose a value in that range, the default is {example}')
+        if self.choices and value not in self.choices:
+            return (f'parameter {self.name} is {_short(value)}, but must be {self.limit}: '
+                    f'choose one of them, the default is {example}')
+        return ''
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + '...'
+
+
+def _yaml(value: Any) -> str:
+    if isinstance(value, bool):
+        return 'true' if value else 'false'
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    return repr(value)
+
+
+_OPTIONS = (
+    # The model.
+    Option('model', '', 'Checkpoint: a folder in the Hugging Face format, or a name on the hub. '
+           'There is no default: configure refuses an empty one.'),
+    Option('device', 'auto', 'Where the model runs: cpu, cuda, cuda:1; auto takes a GPU where '
+           'there is one.'),
+    Option('dtype', 'auto', 'Number format of the weights and of the memory; auto takes the '
+           "checkpoint's own on a GPU, float32 on a CPU.",
+           choices=('auto', 'float32', 'bfloat16', 'float16')),
+    Option('tokens_per_frame', 0, '[tokens] Most vision tokens that one frame may take, for '
+           "models that allow a choice; 0 = the model's own default.", 0, 65536),
+    Option('threads', 0, '[threads] CPU threads that the model may use; 0 = all cores.', 0, 1024),
+    # The memory.
+    Option('policy', 'saddle', 'Which tokens stay when the memory is full. The fields of each '
+           'policy are the parameters that start with its name.', choices=tuple(POLICIES)),
+    Option('budget_tokens', 4096, '[tokens] Most tokens that each layer keeps; 0 = as many '
+           "as the model's context allows. Ignored when budget_mib is set.", 0, 16777216),
+    Option('budget_mib', 0, '[MiB] Size of all key and value buffers together; '
+           '0 = budget_tokens counts.', 0, 1048576),
+    Option('system_prompt', '', 'Text before everything else; it is never forgotten.'),
+    Option('remember', False, 'Whether question and answer stay in the memory, as in a '
+           'conversation; false puts the memory back as it was before the question.',
+           changes=LIVE),
+    # Questions and answers.
+    Option('max_question_tokens', 256, '[tokens] Longest question; room for it is kept beside '
+           'the budget.', 8, 65536),
+    Option('max_answer_tokens', 256, '[tokens] Longest answer; room for it is kept beside the '
+           'budget.', 1, 65536),
+    Option('max_query_chars', 4000, '[characters] A question with more than this, its choices '
+           'counted, is refused before the model sees it.', 1, 1000000, changes=LIVE),
+    Option('query_queue_size', 8, '[questions] How many may wait while one is answered; a '
+           'further one is refused as BUSY.', 1, 1000, changes=LIVE),
+    Option('temperature', 0.0, 'Randomness of the answers; 0.0 = always the likeliest token.',
+           0.0, 5.0, changes=LIVE),
+    Option('seed', 0, 'Seed of the randomness, the same for each answer.', 0, 2147483647,
+           changes=LIVE),
+    # The camera.
+    Option('camera', '', 'Name of the camera in answers and evidence, and in the prompt where '
+           'the model can tell cameras apart; may be empty.'),
+    Option('image_transport', 'raw', 'raw subscribes to `image` as sensor_msgs/Image, compressed '
+           'to `image/compressed` as sensor_msgs/CompressedImage. Remap `image` either way.',
+           choices=('raw', 'compressed')),
+    Option('max_frame_rate', 0.0, '[Hz] Most frames a second, by the wall clock, that the model '
+           'looks at; 0.0 = as many as it can. A question always sees the newest frame.',
+           0.0, 1000.0, changes=LIVE),
+    Option('image_timeout', 5.0, '[s] Time without an image after which the node warns.',
+           0.1, 3600.0, changes=LIVE),
+    # The node.
+    Option('stats_period', 1.0, '[s] Time between two messages on `cache_stats`.', 0.02, 60.0),
+    Option('autostart', False, 'Whether the node configures and activates itself, once, when '
+           'it starts; false leaves that to a lifecycle manager. The launch file sets it.',
+           changes=START),
+)
+
+
+def policy_options() -> tuple[Option, ...]:
+    """List the fields of every policy as parameters ``<policy>.<field>``."""
+    return tuple(
+        Option(f'{name}.{f.name}', f.default, f.metadata['doc'][:1].upper()
+               + f.metadata['doc'][1:] + '.', f.metadata['low'], f.metadata['high'],
+               tuple(f.metadata['choices'] or ()))
+        for name, policy in POLICIES.items() for f in fields(policy) if f.name != 'budget')
+
+
+TABLE: dict[str, Option] = {o.name: o for o in (*_OPTIONS, *policy_options())}
+
+Settings = make_dataclass(
+    'Settings',
+    [*((o.name, type(o.default), o.default) for o in _OPTIONS),
+     ('policy_fields', dict, field(default_factory=dict))],
+    frozen=True)
+Settings.__doc__ = """The parameters at one moment; `policy_fields` are the chosen policy's."""
+
+
+def declare(node: Any) -> None:
+    """
+    Declare the whole table on a node.
+
+    Raises
+    ------
+    ParameterError
+        A parameter file or the command line gave one the wrong type or a value out of range.
+        Strings with choices are not looked at: `check` does that when the node configures.
+    """
+    from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+    for option in TABLE.values():
+        try:
+            node.declare_parameter(option.name, option.default, _descriptor(option))
+        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+            given = node.declare_parameter(
+                option.name, None, _descriptor(option, dynamic=True)).value
+            raise ParameterError(option.problem(given) or str(error)) from None
+
+
+def _descriptor(option: Option, dynamic: bool = False) -> Any:
+    from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+    descriptor = ParameterDescriptor(
+        name=option.name, description=option.description,
+        additional_constraints=' '.join(
+            part for part in (option.limit and f'Allowed: {option.limit}.',
+                              _CHANGES[option.changes]) if part),
+        read_only=option.changes == START, dynamic_typing=dynamic)
+    if dynamic or isinstance(option.default, (bool, str)):
+        return descriptor
+    if option.low is not None or option.high is not None:
+        if isinstance(option.default, float):
+            low = -1.7976931348623157e308 if option.low is None else float(option.low)
+            high = 1.7976931348623157e308 if option.high is None else float(option.high)
+            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+        else:
+            low = -2**63 if option.low is None else int(option.low)
+            high = 2**63 - 1 if option.high is None else int(option.high)
+            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
+    return descriptor
+
+
+def refusal(name: str, value: Any, configured: bool) -> str:
+    """Say why a parameter cannot be set now, in one line; empty when it can."""
+    option = TABLE.get(name)
+    if option is None:
+        return ''
+    if option.changes == START:
+        return (f'parameter {name} is fixed when the process starts: restart the node with '
+                f'-p {name}:={value}')
+    if option.changes == CONFIGURE and configured:
+        return (f'parameter {name} is read when the node configures: deactivate and clean up '
+                'the node, set it, then configure it again')
+    return option.problem(value)
+
+
+def check(node: Any) -> None:
+    """
+    Check all values once more, strings with choices included.
+
+    Raises
+    ------
+    ParameterError
+        The first value that is not allowed.
+    """
+    for option in TABLE.values():
+        problem = option.problem(node.get_parameter(option.name).value)
+        if problem:
+            raise ParameterError(problem)
+
+
+def snapshot(node: Any) -> Settings:
+    """Read all parameters of a node into one frozen object."""
+    values = {name: node.get_parameter(name).value for name in TABLE}
+    prefix = values['policy'] + '.'
+    return Settings(
+        **{o.name: values[o.name] for o in _OPTIONS},
+        policy_fields={name[len(prefix):]: value for name, value in values.items()
+                       if name.startswith(prefix)})
+
+
+_HEAD = """\
+# Parameters of the infmllm node, with their defaults.
+#
+# Made from the table in infmllm_ros/node/parameters.py: change them there, then run
+#   python -m infmllm_ros.node.parameters > config/infmllm.yaml
+# For a robot, copy this file, keep the lines that differ, and start the node with
+#   --ros-args --params-file FILE
+#
+# Unless it says otherwise, a parameter is read when the node configures.
+
+/**:
+  ros__parameters:\
+"""
+
+_TAIL = """
+    # Quality of service of the topics, by their full names: history, depth and reliability.
+    # Images are best effort, depth 1: that matches every camera and keeps none waiting.
+    # qos_overrides:
+    #   /image:
+    #     subscription:
+    #       reliability: reliable
+"""
+
+
+def render() -> str:
+    """Write the table as a commented parameter file."""
+    lines = [_HEAD]
+    for option in _OPTIONS:
+        lines += ['', *_entry(option, option.name, ' ' * 4)]
+    for name, policy in POLICIES.items():
+        options = [o for o in policy_options() if o.name.startswith(name + '.')]
+        if options:
+            summary = (policy.__doc__ or '').strip().splitlines()[0]
+            lines += ['', f'    # Policy {name}: {summary}', f'    {name}:']
+        for option in options:
+            lines += _entry(option, option.name[len(name) + 1:], ' ' * 6)
+    return '\n'.join(lines) + '\n' + _TAIL
+
+
+def _entry(option: Option, name: str, indent: str) -> list[str]:
+    about = [option.description]
+    if option.limit:
+        about.append(f'Allowed: {option.limit}.')
+    if option.changes != CONFIGURE:
+        about.append(_CHANGES[option.changes])
+    comment = textwrap.wrap(' '.join(about), 98, initial_indent=indent + '# ',
+                            subsequent_indent=indent + '# ', break_on_hyphens=False)
+    return [*comment, f'{indent}{name}: {_yaml(option.default)}']
+
+
+if __name__ == '__main__':
+    print(render(), end='')

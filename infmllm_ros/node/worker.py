@@ -1,0 +1,375 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+The one thread that owns the model.
+
+Callbacks of the node only store: a frame in the mailbox, a question in a bounded queue. The
+worker takes what waits, in this order: a reset, the oldest question, the newest frame. Before a
+question it observes the frame that waits, so that an answer has seen at least the newest frame
+that had arrived when the question came. Nothing here knows ROS.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from enum import IntEnum
+import threading
+import time
+from typing import Any, Protocol
+
+from infmllm_ros.engine import Answer, QuestionError, Stats, StreamingSession
+from infmllm_ros.node.loading import release
+from infmllm_ros.node.mailbox import Frame, Mailbox
+
+
+class Status(IntEnum):
+    """How a question ended; the numbers are those of infmllm_msgs/Answer."""
+
+    OK = 0
+    CANCELLED = 1
+    NO_FRAME = 2
+    BAD_QUERY = 3
+    BUSY = 4
+    FAILED = 5
+
+
+@dataclass(eq=False)
+class Question:
+    """
+    A question and how far its answer is.
+
+    Parameters
+    ----------
+    text : str
+        The question.
+    id : str
+        The asker's name for it.
+    choices : tuple of str
+        Answers to choose from; empty = free text.
+    settings : dict
+        Keyword arguments for the session: ``max_tokens``, ``remember``, ``temperature``, ``seed``.
+    """
+
+    text: str
+    id: str = ''
+    choices: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    arrived: float = field(default_factory=time.monotonic)  # [s]
+    cancelled: bool = False
+    pieces: int = 0  # of its answer, sent so far
+    seen: Frame | None = None  # the newest frame that the answer sees
+
+    @property
+    def latency(self) -> float:
+        """Time since it arrived, in seconds."""
+        return time.monotonic() - self.arrived
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a question ended: the engine's answer, or none and a message that says why."""
+
+    status: Status
+    message: str = ''
+    answer: Answer | None = None
+
+
+class Listener(Protocol):
+    """What the worker tells; called in the worker's thread, `answered` in others as well."""
+
+    def decode(self, message: Any) -> Any:
+        """Decode an image message to uint8 [H, W, 3] RGB; ValueError says why it cannot."""
+
+    def observed(self, frame: Frame) -> None:
+        """Take note of a frame that the model has seen."""
+
+    def bad_image(self, frame: Frame, reason: str) -> None:
+        """Take note of an image that was dropped."""
+
+    def piece(self, question: Question, text: str) -> None:
+        """Pass on a piece of an answer."""
+
+    def answered(self, question: Question, outcome: Outcome) -> None:
+        """Pass on the end of a question: called once for each."""
+
+    def failed(self, job: str, error: Exception) -> None:
+        """Take note of an exception; the worker goes on."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """What the worker is doing, at one moment."""
+
+    alive: bool
+    job: str  # '' = nothing
+    busy_s: float  # [s] how long it has been at this job
+    waiting: int  # questions
+    failures: int  # jobs that raised, since the start
+    last_failure: str
+    since_failure_s: float  # [s]; infinite when none
+    frames_received: int
+    frames_dropped: int
+    images_bad: int
+    stats: Stats | None
+
+
+class Worker:
+    """
+    A thread that loads a session, feeds it frames and asks it questions.
+
+    Parameters
+    ----------
+    listener : Listener
+        Who hears of frames, answers and failures.
+    queue_size : int
+        How many questions may wait.
+    """
+
+    def __init__(self, listener: Listener, queue_size: int = 8):
+        """Start the thread, paused and without a session."""
+        self.mailbox = Mailbox()
+        self.queue_size = queue_size
+        self.frame_interval = 0.0  # [s] least time between two frames
+        self._listener = listener
+        self._session: StreamingSession | None = None
+        self._wake = threading.Condition()  # guards all below
+        self._commands: deque[tuple[str, Callable[[], Any], Future]] = deque()
+        self._questions: deque[Question] = deque()
+        self._question: Question | None = None  # at work
+        self._asking: Any = None  # its running answer
+        self._active = False
+        self._stopping = False
+        self._job = ''
+        self._since = time.monotonic()  # of the job, or of being idle
+        self._next_frame = 0.0  # [s] earliest time for the next frame
+        self._newest: Frame | None = None  # observed
+        self._stats: Stats | None = None
+        self._failures = 0
+        self._last_failure = ('', -float('inf'))
+        self._images_bad = 0
+        # A daemon, as a forward pass cannot be interrupted: the process may have to go before.
+        self._thread = threading.Thread(target=self._run, name='infmllm_worker', daemon=True)
+        self._thread.start()
+
+    # From any thread. Each returns at once, but for `wait_idle` and `stop`.
+
+    def load(self, build: Callable[[], StreamingSession]) -> Future:
+        """Make the session in the worker's thread; the future ends with `None` or the error."""
+        def job() -> None:
+            self._session = build()
+            self._newest = None
+            self._stats = self._session.stats()
+        return self._command('load', job)
+
+    def reset(self) -> Future:
+        """Forget all that was seen, after the job that runs now; the frame that waits as well."""
+        def job() -> None:
+            self.mailbox.clear()
+            self._session.reset()
+            self._newest = None
+            self._stats = self._session.stats()
+        return self._command('reset', job)
+
+    def offer(self, frame: Frame) -> None:
+        """Hand in a frame; it replaces one that still waits."""
+        self.mailbox.put(frame)
+        with self._wake:
+            self._wake.notify()
+
+    def ask(self, question: Question) -> bool:
+        """Hand in a question; False when the queue is full."""
+        with self._wake:
+            if len(self._questions) >= self.queue_size:
+                return False
+            self._questions.append(question)
+            self._wake.notify()
+            return True
+
+    def cancel(self, reason: str) -> int:
+        """Stop the running answer and drop the waiting questions; returns how many in all."""
+        with self._wake:
+            dropped = list(self._questions)
+            self._questions.clear()
+            running = self._question
+            if running is not None:
+                running.cancelled = True
+                if self._asking is not None:
+                    self._asking.cancel()
+        for question in dropped:
+            self._listener.answered(question, Outcome(Status.CANCELLED, reason))
+        return len(dropped) + (running is not None)
+
+    def resume(self) -> None:
+        """Take frames and questions."""
+        with self._wake:
+            self._active = True
+            self._wake.notify()
+
+    def pause(self) -> None:
+        """Take no more frames and questions; the memory stays. What waits is dropped."""
+        with self._wake:
+            self._active = False
+        self.mailbox.clear()
+        self.cancel('the node was deactivated')
+
+    def wait_idle(self, timeout: float) -> bool:
+        """Wait until no job runs; False when one still does after `timeout` seconds."""
+        with self._wake:
+            return self._wake.wait_for(lambda: not self._job, timeout)
+
+    def stop(self, timeout: float) -> bool:
+        """End the thread and free the model; False when a job still runs after `timeout` s."""
+        self.pause()
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def health(self) -> Health:
+        """Say what the worker is doing."""
+        with self._wake:
+            now = time.monotonic()
+            return Health(
+                alive=self._thread.is_alive(), job=self._job,
+                busy_s=now - self._since if self._job else 0.0, waiting=len(self._questions),
+                failures=self._failures, last_failure=self._last_failure[0],
+                since_failure_s=now - self._last_failure[1],
+                frames_received=self.mailbox.received, frames_dropped=self.mailbox.dropped,
+                images_bad=self._images_bad, stats=self._stats)
+
+    # In the worker's thread.
+
+    def _command(self, name: str, job: Callable[[], None]) -> Future:
+        future: Future = Future()
+        with self._wake:
+            self._commands.append((name, job, future))
+            self._wake.notify()
+        return future
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                self._set_job('')
+                job = self._next()
+            if job is None:
+                break
+            try:
+                job()
+            except Exception as error:
+                self._fail(self._job, error)
+            job = None  # it may hold the session
+        for _, _, future in self._commands:
+            future.set_exception(RuntimeError('the node was cleaned up first'))
+        self._session = None
+        release()
+
+    def _set_job(self, name: str) -> None:
+        self._job = name
+        self._since = time.monotonic()
+        if not name:
+            self._question = self._asking = None
+            self._wake.notify_all()  # `wait_idle`
+
+    def _next(self) -> Callable[[], None] | None:
+        """Wait for something to do; holds the lock. None = the thread shall end."""
+        while not self._stopping:
+            if self._commands:
+                name, job, future = self._commands.popleft()
+                self._set_job(name)
+                return lambda: self._obey(job, future)
+            delay = None
+            if self._active and self._session is not None:
+                if self._questions:
+                    self._question = question = self._questions.popleft()
+                    self._set_job('question')
+                    return lambda: self._answer(question)
+                if self.mailbox.waiting:
+                    delay = self._next_frame - time.monotonic()
+                    if delay <= 0:
+                        self._set_job('frame')
+                        return self._observe
+            self._wake.wait(delay)
+        return None
+
+    def _obey(self, job: Callable[[], None], future: Future) -> None:
+        try:
+            job()
+        except Exception as error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    def _observe(self) -> None:
+        frame = self.mailbox.take()
+        if frame is None:
+            return
+        self._next_frame = time.monotonic() + self.frame_interval
+        try:
+            image = self._listener.decode(frame.message)
+        except ValueError as error:
+            with self._wake:
+                self._images_bad += 1
+            self._listener.bad_image(frame, str(error))
+            return
+        self._session.observe(image, frame.stamp_ns, frame.camera)
+        self._newest = frame
+        self._stats = self._session.stats()
+        self._listener.observed(frame)
+
+    def _answer(self, question: Question) -> None:
+        try:
+            try:
+                self._observe()
+            except Exception as error:  # a frame that fails takes no question with it
+                self._fail('frame', error)
+            question.seen = self._newest
+            outcome = self._outcome(question)
+        except QuestionError as error:
+            outcome = Outcome(Status.BAD_QUERY, str(error))
+        except Exception as error:
+            self._fail('question', error)
+            outcome = Outcome(Status.FAILED, f'{type(error).__name__}: {error}')
+        self._stats = self._session.stats()
+        self._listener.answered(question, outcome)
+
+    def _outcome(self, question: Question) -> Outcome:
+        if question.seen is None:
+            return Outcome(Status.NO_FRAME, 'no frame has been seen yet: check that the camera '
+                           'publishes on the image topic, then ask again')
+        if question.choices:
+            settings = {k: v for k, v in question.settings.items() if k == 'remember'}
+            return Outcome(Status.OK, answer=self._session.answer(
+                question.text, choices=list(question.choices), **settings))
+        asking = self._session.ask(question.text, **question.settings)
+        with self._wake:
+            self._asking = asking
+            if question.cancelled:
+                asking.cancel()
+        for text in asking:
+            self._listener.piece(question, text)
+        answer = asking.answer
+        if answer.finish == 'cancelled':
+            return Outcome(Status.CANCELLED, 'stopped on request', answer)
+        return Outcome(Status.OK, answer=answer)
+
+    def _fail(self, job: str, error: Exception) -> None:
+        with self._wake:
+            self._failures += 1
+            self._last_failure = (f'{job}: {type(error).__name__}: {error}', time.monotonic())
+        self._listener.failed(job, error)

@@ -1,0 +1,142 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Lines that stay and, on a terminal, a few below them that are rewritten."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from typing import TextIO
+import unicodedata
+
+COLOURS = {'bold': 1, 'dim': 2, 'red': 31, 'green': 32, 'yellow': 33, 'blue': 34, 'cyan': 36}
+
+
+def printable(text: str) -> str:
+    """Return text that cannot move the cursor: a model may say anything."""
+    return ''.join(c if c.isprintable() else '\N{MIDDLE DOT}' for c in text)
+
+
+def rows(text: str, width: int) -> list[str]:
+    """Cut text into rows of at most `width` columns; wide and combining characters count so."""
+    cut, used = [''], 0
+    for character in text:
+        columns = 0 if unicodedata.combining(character) else \
+            2 if unicodedata.east_asian_width(character) in 'WF' else 1
+        if used + columns > width:
+            cut.append('')
+            used = 0
+        cut[-1] += character
+        used += columns
+    return cut
+
+
+class Screen:
+    """
+    Writes lines, an answer piece by piece, and a live line of statistics.
+
+    On a terminal the growing answer and the live line stay at the bottom and are rewritten.
+    Elsewhere the pieces are written as they come, and the live line is a line once in a while.
+
+    Parameters
+    ----------
+    stream : file
+        Where to; colours only if it is a terminal and NO_COLOR is not set.
+    every : float
+        [s] between two live lines where they cannot be rewritten.
+
+    """
+
+    def __init__(self, stream: TextIO, every: float = 5.0):
+        self._stream, self._every = stream, every
+        self._tty = stream.isatty() and os.environ.get('TERM') != 'dumb'
+        self._colours = self._tty and not os.environ.get('NO_COLOR')
+        self._lock = threading.RLock()  # the node's own lines come in another thread
+        self._growing = self._live = ''
+        self._drawn = 0  # rows at the bottom, to be rewritten
+        self._last = -every
+
+    def paint(self, text: str, *colours: str) -> str:
+        """Return text in colours, where there are any."""
+        if not self._colours:
+            return text
+        return f'\x1b[{";".join(str(COLOURS[c]) for c in colours)}m{text}\x1b[0m'
+
+    def line(self, text: str = '') -> None:
+        """Write a line that stays, above the live ones."""
+        with self._lock:
+            self._erase()
+            if self._growing and not self._tty:
+                self._stream.write('\n')
+            self._stream.write(text + '\n')
+            if self._growing and not self._tty:
+                self._stream.write('  ' + self._growing)
+            self._draw()
+
+    def grow(self, piece: str) -> None:
+        """Add a piece to the answer at the bottom; it must be `printable`."""
+        with self._lock:
+            if not self._tty:
+                self._stream.write(piece if self._growing else '  ' + piece)
+            self._erase()
+            self._growing += piece
+            self._draw()
+
+    def finish(self, text: str) -> None:
+        """Replace the answer at the bottom by its whole text, which stays."""
+        with self._lock:
+            grown, self._growing = self._growing, ''
+            if self._tty or not grown:
+                self.line('  ' + self.paint(text, 'cyan'))
+            else:  # it stands there, but for pieces that have not come
+                self.line(text.removeprefix(grown))
+
+    def live(self, text: str) -> None:
+        """Show the newest statistics."""
+        with self._lock:
+            now = time.monotonic()
+            if self._tty:
+                self._erase()
+                self._live = text
+                self._draw()
+            elif not self._growing and now - self._last >= self._every:
+                self._last = now
+                self.line(text)
+
+    def close(self) -> None:
+        """Leave the cursor on a line of its own, without live lines."""
+        with self._lock:
+            self._erase()
+            if self._growing and not self._tty:
+                self._stream.write('\n')
+            self._growing = self._live = ''
+            self._stream.flush()
+
+    def _erase(self) -> None:
+        if self._drawn:
+            self._stream.write('\r' + '\x1b[1A' * (self._drawn - 1) + '\x1b[J')
+            self._drawn = 0
+
+    def _draw(self) -> None:
+        if self._tty:
+            width = max(20, shutil.get_terminal_size().columns - 1)
+            answer = rows('  ' + self._growing, width)[-5:] if self._growing else []
+            live = rows(self._live, width)[:2] if self._live else []
+            self._stream.write('\n'.join([self.paint(row, 'cyan') for row in answer]
+                                         + [self.paint(row, 'dim') for row in live]))
+            self._drawn = len(answer) + len(live)
+        self._stream.flush()

@@ -1,0 +1,402 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Slow, independent references: what the papers' formulas say, in plain Python and float64.
+
+Nothing here is shared with the engine: positions, attention, scores and selections are worked
+out again from their definitions, one token at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+import math
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token of the stream, as the model was fed it."""
+
+    id: int
+    embed: np.ndarray = field(repr=False, compare=False)  # what enters the first layer
+    frame: int | None = None  # ordinal of the frame that it came with, wrapper and stamp included
+    grid: tuple[int, int, int, int] | None = None  # (row, column, rows, columns) of a vision token
+    marker: bool = False
+    index: int = -1  # place in the stream
+
+
+# ------------------------------------------------------------------------------- positions
+def packed_positions(tokens: list[Token]) -> list[tuple[int, int, int]]:
+    """
+    Place the held tokens for M-RoPE: text advances by one, a frame's grid stands on one base.
+
+    A vision token is at (base, base + row, base + column) of the whole grid; a grid advances
+    the base by its longer side, but by no more than the tokens that are left of it.
+    """
+    places, base, at = [], 0, 0
+    while at < len(tokens):
+        token = tokens[at]
+        if token.grid is None:
+            places.append((base, base, base))
+            base, at = base + 1, at + 1
+            continue
+        segment = []
+        while at < len(tokens) and tokens[at].grid and tokens[at].frame == token.frame:
+            segment.append(tokens[at].grid)
+            at += 1
+        places += [(base, base + row, base + column) for row, column, _, _ in segment]
+        base += min(max(token.grid[2:]), len(segment))
+    return places
+
+
+# ------------------------------------------------------------------------------- two policies
+def keep_streaming_llm(held: list[int], budget: int, pinned: int) -> list[int]:
+    """StreamingLLM: the first `pinned` tokens of the stream and the most recent ones."""
+    if len(held) <= budget:
+        return held
+    first = [i for i in held if i < pinned]
+    rest = [i for i in held if i >= pinned]
+    return first + rest[len(rest) - (budget - len(first)):]
+
+
+def keep_recent_frames(
+        held: list[int], budget: int, pinned: int, frames: int,
+        starts: dict[int, int]) -> list[int]:
+    """
+    SimpleStream: the newest frames that fit and all that came after the oldest of them.
+
+    `starts` gives the stream index where each held frame begins, by its ordinal.
+    """
+    if len(held) <= budget and len(starts) <= frames:
+        return held
+    first = [i for i in held if i < pinned]
+    for count in range(min(frames, len(starts)), 0, -1):
+        since = sorted(starts.values())[-count]
+        kept = first + [i for i in held if i >= since and i >= pinned]
+        if len(kept) <= budget:
+            return kept
+    return keep_streaming_llm(held, budget, pinned)
+
+
+# ------------------------------------------------------------------------------- attention
+class TinyLlama:
+    """
+    A Llama or Qwen2 decoder in float64 that holds other tokens in each layer and KV head.
+
+    It keeps un-rotated keys and turns them at their places among what is held, anew on every
+    use. `plain` is the Hugging Face model that lends its weights and nothing else.
+    """
+
+    def __init__(self, plain):
+        config = plain.config.get_text_config(decoder=True)
+        self.weights = {
+            name: value.detach().double().numpy()
+            for name, value in plain.get_decoder().state_dict().items()}
+        self.head = plain.get_output_embeddings().weight.detach().double().numpy()
+        self.layers = config.num_hidden_layers
+        self.heads = config.num_attention_heads
+        self.groups = config.num_key_value_heads
+        self.eps = config.rms_norm_eps
+        width = config.hidden_size // self.heads
+        theta = config.rope_parameters['rope_theta']
+        self.turns = theta ** (-np.arange(0, width, 2) / width)
+        sections = config.rope_parameters.get('mrope_section')
+        # which of (time, row, column) turns each frequency
+        self.axes = np.repeat(range(3), sections) if sections else None
+        self.store = [[[] for _ in range(self.groups)] for _ in range(self.layers)]
+
+    def _norm(self, x, name):
+        return x / np.sqrt((x ** 2).mean(-1, keepdims=True) + self.eps) * self.weights[name]
+
+    def _project(self, x, name):
+        return x @ self.weights[name + '.weight'].T + self.weights.get(name + '.bias', 0)
+
+    def _places(self, tokens):
+        if self.axes is None:
+            return [(at, at, at) for at in range(len(tokens))]
+        return packed_positions(tokens)
+
+    def _rotate(self, x, place):
+        along = place[0] if self.axes is None else np.array(place)[self.axes]
+        angle = np.concatenate([along * self.turns] * 2)
+        first, second = np.split(x, 2)
+        return x * np.cos(angle) + np.concatenate([-second, first]) * np.sin(angle)
+
+    def feed(self, tokens: list[Token]) -> list[np.ndarray]:
+        """Run a chunk; return each layer's attention, [heads, queries, held + queries]."""
+        x = np.stack([token.embed for token in tokens]).astype(np.float64)
+        seen = []
+        for layer in range(self.layers):
+            name = f'layers.{layer}.'
+            inner = self._norm(x, name + 'input_layernorm.weight')
+            query, key, value = (
+                self._project(inner, f'{name}self_attn.{which}_proj') for which in 'qkv')
+            query = query.reshape(len(x), self.heads, -1)
+            key = key.reshape(len(x), self.groups, -1)
+            value = value.reshape(len(x), self.groups, -1)
+            attention, mixed = [], np.zeros_like(query)
+            for head in range(self.heads):
+                group = head * self.groups // self.heads
+                store = self.store[layer][group]
+                if head % (self.heads // self.groups) == 0:
+                    store += list(zip(key[:, group], value[:, group], tokens))
+                before = len(store) - len(x)
+                places = self._places([token for _, _, token in store])
+                keys = np.stack([self._rotate(k, at) for at, (k, _, _) in zip(places, store)])
+                asks = np.stack([
+                    self._rotate(q, at) for at, q in zip(places[before:], query[:, head])])
+                scores = asks @ keys.T / math.sqrt(keys.shape[1])
+                for row in range(len(x)):
+                    scores[row, before + row + 1:] = -np.inf
+                scores = np.exp(scores - scores.max(-1, keepdims=True))
+                scores /= scores.sum(-1, keepdims=True)
+                attention.append(scores)
+                mixed[:, head] = scores @ np.stack([v for _, v, _ in store])
+            seen.append(np.stack(attention))
+            x = x + self._project(mixed.reshape(len(x), -1), name + 'self_attn.o_proj')
+            inner = self._norm(x, name + 'post_attention_layernorm.weight')
+            gate, up = (
+                self._project(inner, f'{name}mlp.{which}_proj') for which in ('gate', 'up'))
+            x = x + self._project(gate / (1 + np.exp(-gate)) * up, name + 'mlp.down_proj')
+        self.logits = self._norm(x, 'norm.weight') @ self.head.T
+        return seen
+
+    def keep(self, layer: int, group: int, slots: list[int]) -> None:
+        """Forget all but these slots of one KV head."""
+        self.store[layer][group] = [self.store[layer][group][slot] for slot in slots]
+
+    def forget(self, count: int) -> None:
+        """Forget the newest `count` tokens everywhere."""
+        self.store = [[group[:len(group) - count] for group in layer] for layer in self.store]
+
+
+class OneLayer:
+    """
+    Attention of a one-layer model by plain Hugging Face, run anew on what is held.
+
+    In one layer keys and values do not depend on context, so a forward pass over just the held
+    tokens is the truth. `plain` must run eager attention.
+    """
+
+    layers = 1
+
+    def __init__(self, plain):
+        config = plain.config.get_text_config(decoder=True)
+        self.plain = plain
+        self.heads = config.num_attention_heads
+        self.groups = config.num_key_value_heads
+        self.store: list[Token] = []
+
+    def feed(self, tokens: list[Token]) -> list[np.ndarray]:
+        """Run a chunk; return the attention of its queries, [heads, queries, held + queries]."""
+        self.store = self.store + tokens
+        out = decode_plainly(self.plain, self.store, output_attentions=True)
+        return [out.attentions[0][0, :, -len(tokens):].double().numpy()]
+
+    def keep(self, layer: int, group: int, slots: list[int]) -> None:
+        """Forget all but these slots: heads must not differ, so the first one decides."""
+        if group == 0:
+            self.store = [self.store[slot] for slot in slots]
+
+    def forget(self, count: int) -> None:
+        """Forget the newest `count` tokens."""
+        self.store = self.store[:len(self.store) - count]
+
+
+@torch.no_grad()
+def decode_plainly(plain, tokens: list[Token], **options):
+    """Run Hugging Face's language model on these tokens alone, packed from position 0."""
+    embeds = torch.tensor(np.stack([token.embed for token in tokens]))[None].to(plain.dtype)
+    config = plain.config.get_text_config(decoder=True)
+    if 'mrope_section' in (config.rope_parameters or {}):
+        places = torch.tensor(packed_positions(tokens)).T[:, None]  # [3, 1, n]
+    else:
+        places = torch.arange(len(tokens))[None]
+    return plain.get_decoder()(
+        inputs_embeds=embeds, position_ids=places, use_cache=False, **options)
+
+
+@torch.no_grad()
+def logits_plainly(plain, tokens: list[Token]) -> torch.Tensor:
+    """Hugging Face's logits, float32 [n, vocabulary], of these tokens alone."""
+    hidden = decode_plainly(plain, tokens).last_hidden_state
+    return plain.get_output_embeddings()(hidden)[0].float()
+
+
+# ------------------------------------------------------------------------------- Inf-MLLM
+def column_means(attention: np.ndarray, rows: list[int]) -> list[float | None]:
+    """
+    S_j = mean of A_ij over the window's queries i that can see key j (i >= j); None if none can.
+
+    Parameters
+    ----------
+    attention : numpy.ndarray
+        One head, [queries, held + queries]: row r is the query of slot held + r.
+    rows : list of int
+        The window: which rows of `attention` ask.
+    """
+    count = attention.shape[1]
+    first = count - attention.shape[0]
+    means = []
+    for slot in range(count):
+        column = [attention[row, slot] for row in rows if first + row >= slot]
+        means.append(sum(column) / len(column) if column else None)
+    return means
+
+
+@dataclass
+class SaddleReference:
+    """
+    Inf-MLLM's memory, one KV head at a time: who is held, and how it ranks.
+
+    Fields are those of the policy; `pinned` is the number of first tokens that never leave.
+    """
+
+    oracle: TinyLlama | OneLayer
+    budget: int
+    pinned: int
+    recent: float = 0.25
+    bias: float = 0.0
+    age: str = 'slot'
+    rows: int = 8
+    window: str = 'question'
+    scope: str = 'layer'
+    reduce: str = 'mean'
+    discount: float = 0.0
+    normalise: bool = False
+
+    def __post_init__(self):
+        """Start with an empty memory."""
+        self.units = [(layer, group) for layer in range(self.oracle.layers)
+                      for group in range(self.oracle.groups)]
+        self.held: dict[tuple, list[Token]] = {unit: [] for unit in self.units}
+        self.ledger: dict[tuple, dict[int, tuple[float, float]]] = {
+            unit: {} for unit in self.units}
+        self.seen = 0
+
+    def feed(self, tokens: list[Token], question: bool = False, score: bool = True) -> None:
+        """Let a chunk in, and let its window vote."""
+        tokens = [replace(token, index=self.seen + at) for at, token in enumerate(tokens)]
+        attention = self.oracle.feed(tokens)
+        self.seen += len(tokens)
+        for unit in self.units:
+            self.held[unit] = self.held[unit] + tokens
+        newest = list(range(len(tokens)))[-self.rows:]
+        asking = {
+            'question': list(range(len(tokens))) if question else newest,
+            'chunk': newest,
+            'marker': [at for at, token in enumerate(tokens) if token.marker],
+            'probe': [],
+        }[self.window]
+        if score and asking:
+            self._vote(attention, asking)
+
+    def probe(self, tokens: list[Token]) -> None:
+        """Let a guidance text vote, and forget it."""
+        attention = self.oracle.feed(tokens)
+        self.oracle.forget(len(tokens))
+        self._vote(attention, list(range(len(tokens))))
+
+    def _vote(self, attention: list[np.ndarray], rows: list[int]) -> None:
+        per_head = [[column_means(head, rows) for head in layer] for layer in attention]
+        size = self.oracle.heads // self.oracle.groups
+        for layer, group in self.units:
+            voters = {
+                'head': per_head[layer][group * size:(group + 1) * size],
+                'layer': per_head[layer],
+                'all': [head for heads in per_head for head in heads],
+            }[self.scope]
+            ledger = self.ledger[layer, group]
+            for slot, token in enumerate(self.held[layer, group]):
+                votes = [voter[slot] for voter in voters]
+                score, seen = ledger.get(token.index, (0.0, 0.0))
+                score, seen = self.discount * score, self.discount * seen
+                if votes[0] is not None:  # a query of the window could see it
+                    score += np.mean(votes) if self.reduce == 'mean' else max(votes)
+                    seen += 1
+                ledger[token.index] = (score, seen)
+
+    def ranks(self, unit: tuple) -> dict[int, float]:
+        """Value of every held token: normalised score and age bias."""
+        held = [token.index for token in self.held[unit]]
+        ledger = self.ledger[unit]
+        values = []
+        for index in held:
+            score, seen = ledger.get(index, (0.0, 0.0))
+            values.append(score / seen if seen else 0.0)
+        if self.normalise and sum(values):
+            mean = sum(values) / len(values)
+            values = [value / mean for value in values]
+        last = len(held) - 1
+        for slot, index in enumerate(held):
+            if self.age == 'slot':
+                values[slot] -= self.bias * (last - slot) / last
+            elif self.age == 'stream':
+                values[slot] -= self.bias * (held[-1] - index) / (held[-1] - held[0])
+            else:
+                values[slot] -= self.bias * (last - slot)
+        return dict(zip(held, values))
+
+    def must_stay(self, unit: tuple) -> set[int]:
+        """Tokens that no score can remove: the first `pinned` and the most recent."""
+        held = [token.index for token in self.held[unit]]
+        share = self.recent
+        recent = int(share * self.budget) if isinstance(share, float) and share <= 1 else share
+        return {i for i in held if i < self.pinned} | set(held[len(held) - int(recent):])
+
+    def best(self, unit: tuple) -> list[int]:
+        """Choose what stays by the formula alone."""
+        held = [token.index for token in self.held[unit]]
+        if len(held) <= self.budget:
+            return held
+        must, values = self.must_stay(unit), self.ranks(unit)
+        free = sorted((i for i in held if i not in must), key=values.get, reverse=True)
+        return sorted(must | set(free[:self.budget - len(must)]))
+
+    def evict(self) -> None:
+        """Evict by the formula alone, where the engine's own choice cannot be seen."""
+        self.settle({unit: self.best(unit) for unit in self.units})
+
+    def settle(self, kept: dict[tuple, list[int]], tie: float = 1e-6) -> None:
+        """
+        Judge an eviction and take it over.
+
+        Parameters
+        ----------
+        kept : dict
+            By (layer, KV head), the stream indices that the engine kept.
+        tie : float
+            Values closer than this are equal: float32 may order them either way.
+        """
+        for unit in self.units:
+            held = [token.index for token in self.held[unit]]
+            chosen = kept[unit]
+            expected = self.best(unit)
+            if chosen != expected:
+                story = f'{unit}: expected {expected}, got {chosen}, held {held}'
+                assert len(chosen) == len(expected), story
+                assert chosen == sorted(set(chosen) & set(held)), story
+                assert self.must_stay(unit) <= set(chosen), story
+                values = self.ranks(unit)
+                lost = min(values[i] for i in set(expected) - set(chosen))
+                won = max(values[i] for i in set(chosen) - set(expected))
+                assert abs(lost - won) <= tie, f'{story}: {won} instead of {lost}'
+            slots = [held.index(i) for i in chosen]
+            self.held[unit] = [self.held[unit][slot] for slot in slots]
+            self.ledger[unit] = {i: v for i, v in self.ledger[unit].items() if i in set(chosen)}
+            self.oracle.keep(*unit, slots)

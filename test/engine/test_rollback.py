@@ -1,0 +1,120 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A question that is not remembered leaves no trace, however it ends (invariant 6)."""
+
+import pytest
+from safetensors.torch import load_file
+from zoo import FAMILIES, load, POLICIES, session, show, words
+import zoo
+
+LONG = 900
+
+
+def memory(target, tmp_path):
+    """Read all that a session saves of itself."""
+    path = tmp_path / 'memory.safetensors'
+    target.save(path)
+    return {name: tensor.clone() for name, tensor in load_file(path).items()}
+
+
+def same(one, other):
+    """Compare two memories bit for bit."""
+    return one.keys() == other.keys() and all(
+        one[name].dtype == other[name].dtype and one[name].equal(other[name]) for name in one)
+
+
+def lived(family, row, **options):
+    """Start a session and let it live past a few evictions."""
+    model = load(family)
+    target = session(family, row, LONG if row == 'full' else 160, **options)
+    for number in range(6):
+        if model.adapter.sees:
+            show(target, number)
+        target.tell(words(model, 25, number))
+    return target
+
+
+@pytest.mark.parametrize('row', POLICIES)
+@pytest.mark.parametrize('family', FAMILIES)
+def test_asking_twice_gives_the_same_answer_and_leaves_no_trace(family, row, tmp_path):
+    target = lived(family, row)
+    before = memory(target, tmp_path)
+    seen = target.stats().tokens_seen
+    first = target.answer('Where is the cup?', max_tokens=6)
+    assert same(memory(target, tmp_path), before)
+    again = target.answer('Where is the cup?', max_tokens=6)
+    assert (again.text, again.tokens, again.finish) == (first.text, first.tokens, first.finish)
+    target.answer('Is it red?', choices=['yes', 'no'])
+    assert same(memory(target, tmp_path), before)
+    assert target.stats().tokens_seen == seen
+
+
+@pytest.mark.parametrize('row', POLICIES)
+@pytest.mark.parametrize('family', ['smolvlm', 'qwen2_5_vl', 'llama'])
+def test_a_cancelled_or_abandoned_answer_leaves_no_trace(family, row, tmp_path):
+    target = lived(family, row)
+    before = memory(target, tmp_path)
+    whole = target.answer('Where is the cup?', max_tokens=12)
+    asking = target.ask('Where is the cup?', max_tokens=12)
+    next(iter(asking))
+    asking.cancel()
+    list(asking)
+    assert asking.answer.finish == 'cancelled'
+    assert asking.answer.tokens < whole.tokens
+    assert same(memory(target, tmp_path), before)
+    for _ in target.ask('Where is the cup?', max_tokens=12):
+        break  # the generator is dropped here
+    assert same(memory(target, tmp_path), before)
+    assert target.answer('Where is the cup?', max_tokens=12).text == whole.text
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_a_question_that_never_was_does_not_change_what_follows(family):
+    lives = []
+    for asks in (False, True):
+        target = lived(family, 'saddle')
+        if asks:
+            target.answer('Where is the cup?', max_tokens=6)
+        model = load(family)
+        for number in range(3):
+            if model.adapter.sees:
+                show(target, 50 + number)
+            target.tell(words(model, 30, 50 + number))
+        lives.append((target.kept(0).tolist(), target.logits(words(model, 5, 5))))
+    assert lives[0][0] == lives[1][0]
+    assert lives[0][1].equal(lives[1][1])
+
+
+def test_a_remembered_question_stays():
+    target = lived('llama', 'saddle')
+    seen = target.stats().tokens_seen
+    answer = target.answer('Where is the cup?', max_tokens=6, remember=True)
+    question = len(load('llama').adapter.prompt.question('Where is the cup?'))
+    assert target.stats().tokens_seen >= seen + question + answer.tokens
+    assert target.kept(0).max() > seen
+
+
+def test_reset_forgets_all_but_the_system_prompt(tmp_path):
+    target = lived('smolvlm', 'saddle')
+    buffers = zoo.buffers(target)
+    target.reset()
+    fresh = session('smolvlm', 'saddle', 160)
+    assert same(memory(target, tmp_path), memory(fresh, tmp_path))
+    assert target.stats().frames_seen == target.frames_seen == 0 and target.newest is None
+    assert zoo.buffers(target) == buffers
+    for one in (target, fresh):
+        show(one, 3)
+    assert target.answer('What is it?', max_tokens=6).text == fresh.answer(
+        'What is it?', max_tokens=6).text

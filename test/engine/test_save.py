@@ -1,0 +1,130 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A memory outlives its process; a torn or foreign file is refused (invariant 7)."""
+
+import json
+from pathlib import Path
+import subprocess
+import sys
+
+import pytest
+from zoo import folder, load, POLICIES, session, show, words
+
+from infmllm_ros.engine import load_model, MemoryFileError, StreamingSession
+
+FAMILIES = ('smolvlm', 'qwen2_5_vl', 'llama')
+
+REVIVE = '''
+import json, sys
+import torch
+from infmllm_ros.engine import load_model, StreamingSession
+torch.set_num_threads(1)
+out = []
+for folder, path in json.loads(sys.argv[1]):
+    model = load_model(folder, device='cpu', dtype='float32')
+    session = StreamingSession.load(path, model)
+    layers = model.config.get_text_config(decoder=True).num_hidden_layers
+    kept = [session.kept(layer).tolist() for layer in range(layers)]
+    answer = session.answer('Where is the cup?', max_tokens=8)
+    session.tell(torch.arange(40, 70))
+    out.append([kept, answer.text, answer.stamp_ns, [list(vars(e).values()) for e in
+                answer.evidence], session.kept(0).tolist(), session.stats().frames_seen,
+                session.stats().tokens_seen])
+print('REVIVED' + json.dumps(out))
+'''
+
+
+def lived(family, row):
+    """Start a session and let it live past a few evictions."""
+    target = session(family, row, 900 if row == 'full' else 160, remember=False)
+    for number in range(5):
+        if load(family).adapter.sees:
+            show(target, number)
+        target.tell(words(load(family), 25, number))
+    return target
+
+
+def test_a_new_process_remembers_and_answers_alike(tmp_path):
+    import torch
+    work, expected = [], []
+    for family in FAMILIES:
+        for row in POLICIES:
+            target = lived(family, row)
+            path = tmp_path / f'{family}-{row}.memory'
+            target.save(path)
+            work.append((str(folder(family)), str(path)))
+            kept = [target.kept(layer).tolist() for layer in range(3)]
+            answer = target.answer('Where is the cup?', max_tokens=8)
+            target.tell(torch.arange(40, 70))  # the policy's own scores must have come along
+            expected.append([kept, answer.text, answer.stamp_ns,
+                             [list(vars(e).values()) for e in answer.evidence],
+                             target.kept(0).tolist(), target.stats().frames_seen,
+                             target.stats().tokens_seen])
+    child = subprocess.run([sys.executable, '-c', REVIVE, json.dumps(work)],
+                           capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert child.returncode == 0, child.stderr
+    found = json.loads(child.stdout.split('REVIVED')[1])
+    for (place, path), one, other in zip(work, found, json.loads(json.dumps(expected))):
+        evidence, own = one.pop(3), other.pop(3)
+        assert one == other, path
+        assert [e[:3] for e in evidence] == [e[:3] for e in own]
+
+
+def refusal(path, model):
+    """Load what must not load; return the one line that says why."""
+    with pytest.raises(MemoryFileError) as refused:
+        StreamingSession.load(path, model)
+    assert '\n' not in str(refused.value)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize('share', [0.0, 0.3, 0.99])
+def test_a_torn_file_is_refused(share, tmp_path):
+    path = tmp_path / 'memory'
+    lived('smolvlm', 'saddle').save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:int(len(whole) * share)])
+    assert 'memory' in refusal(path, load('smolvlm'))
+
+
+def test_a_file_that_is_none_is_refused(tmp_path):
+    (tmp_path / 'noise').write_bytes(bytes(range(256)) * 40)
+    assert 'noise' in refusal(tmp_path / 'noise', load('llama'))
+    assert 'absent' in refusal(tmp_path / 'absent', load('llama'))
+
+
+@pytest.mark.parametrize('other', ['qwen2', 'qwen3', 'smolvlm'])
+def test_the_memory_of_another_model_is_refused(other, tmp_path):
+    lived('llama', 'saddle').save(tmp_path / 'memory')
+    refusal(tmp_path / 'memory', load(other))
+
+
+def test_the_memory_of_other_weights_is_refused(tmp_path):
+    from infmllm_ros.bundled.tiny import make_tiny
+    lived('llama', 'saddle').save(tmp_path / 'memory')
+    make_tiny('llama', tmp_path / 'other', seed=1)
+    refusal(tmp_path / 'memory', load_model(
+        str(tmp_path / 'other'), device='cpu', dtype='float32'))
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / 'memory'
+    target = lived('llama', 'saddle')
+    target.save(path)
+    target.save(path)  # over itself
+    assert [file.name for file in tmp_path.iterdir()] == ['memory']
+    with pytest.raises((OSError, MemoryFileError)):
+        target.save(tmp_path / 'no' / 'such' / 'folder' / 'memory')
+    assert StreamingSession.load(path, load('llama')).kept(0).equal(target.kept(0))

@@ -1,0 +1,67 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Fixtures for tests of the node; those that need ROS skip without it."""
+
+import importlib
+import os
+
+import pytest
+
+
+def ros():
+    """Import the harness; skip where ROS is missing."""
+    pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+    pytest.importorskip('infmllm_msgs', reason='needs the interface package infmllm_msgs')
+    return importlib.import_module('ros_robot')
+
+
+@pytest.fixture(scope='session')
+def domain() -> int:
+    """Give this run a ROS domain of its own."""
+    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    return 1 + os.getpid() % 100
+
+
+@pytest.fixture(scope='session')
+def tiny(tmp_path_factory) -> str:
+    """Make a tiny checkpoint."""
+    from infmllm_ros.bundled.tiny import make_tiny
+    return str(make_tiny('smolvlm', tmp_path_factory.mktemp('tiny')))
+
+
+@pytest.fixture(scope='module')
+def start(domain, tmp_path_factory, request):
+    """Start node processes; all end with the module."""
+    harness = ros()
+    processes = []
+
+    def start(parameters, *arguments, **options):
+        folder = tmp_path_factory.mktemp('node')
+        name = request.module.__name__.rpartition('.')[2]
+        processes.append(harness.NodeProcess(
+            folder, domain, parameters, ('-r', f'__ns:=/{name}', *arguments), **options))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.close()
+
+
+@pytest.fixture(scope='module')
+def robot(domain, request):
+    """Join the domain, in the namespace of the module."""
+    robot = ros().Robot(domain, '/' + request.module.__name__.rpartition('.')[2])
+    yield robot
+    robot.close()

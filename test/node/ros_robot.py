@@ -1,0 +1,265 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A node in a process of its own, and a robot beside it that talks to it over DDS."""
+
+from __future__ import annotations
+
+import array
+from collections import defaultdict
+from collections.abc import Callable
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from infmllm_msgs.msg import Answer, AnswerChunk, CacheStats, Query
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+import numpy as np
+from rcl_interfaces.msg import Parameter, ParameterValue
+from rcl_interfaces.srv import SetParameters
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+TIMEOUT = 60.0  # [s] for anything that should happen; nothing waits that long when all is well
+OUTPUTS = {'answer': Answer, 'answer_text': String, 'answer_stream': AnswerChunk,
+           'cache_stats': CacheStats, '/diagnostics': DiagnosticArray}
+PROGRAM = ('-m', 'infmllm_ros.node')
+SERVICES = {'reset': Trigger, 'cancel': Trigger, 'infmllm/set_parameters': SetParameters,
+            'infmllm/change_state': ChangeState, 'infmllm/get_state': GetState}
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout: float = TIMEOUT) -> Any:
+    """Wait until a condition holds and return its value."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.01)
+    raise AssertionError(f'not within {timeout} s: {what}')
+
+
+class NodeProcess:
+    """The node under test, started as a user starts it."""
+
+    def __init__(self, folder: Path, domain: int, parameters: dict[str, Any],
+                 arguments: tuple[str, ...] = (), program: tuple[str, ...] = PROGRAM):
+        """Start the process."""
+        flags = [word for name, value in parameters.items()
+                 for word in ('-p', f'{name}:={value}')]
+        env = dict(os.environ, ROS_DOMAIN_ID=str(domain), ROS_LOG_DIR=str(folder),
+                   ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST', OMP_NUM_THREADS='1',
+                   PYTHONUNBUFFERED='1', PYTHONFAULTHANDLER='1', HF_HUB_OFFLINE='1')
+        self.log_file = folder / 'node.log'
+        self._log = self.log_file.open('wb')
+        self.process = subprocess.Popen(
+            [sys.executable, *program, '--ros-args', *flags, *arguments],
+            env=env, stdout=self._log, stderr=subprocess.STDOUT)
+
+    @property
+    def log(self) -> str:
+        """All that it has printed."""
+        return self.log_file.read_text(errors='replace')
+
+    def lines(self, text: str) -> list[str]:
+        """All log lines with a text in them."""
+        return [line for line in self.log.splitlines() if text in line]
+
+    def wait_for_log(self, text: str) -> str:
+        """Wait for a log line with a text in it."""
+        def found() -> list[str]:
+            assert self.process.poll() is None, f'the node has ended:\n{self.log}'
+            return self.lines(text)
+
+        return wait_for(found, f'log line "{text}" of {self.log_file}')[0]
+
+    def stop(self, number: int = signal.SIGINT, timeout: float = TIMEOUT) -> int:
+        """Send a signal and return the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout)
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._log.close()
+
+
+class Robot:
+    """Everything around the node: a camera, a user, a lifecycle manager."""
+
+    def __init__(self, domain: int, namespace: str):
+        """Join the domain."""
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = rclpy.create_node('robot', namespace=namespace, context=self.context)
+        self.got: dict[str, list[Any]] = defaultdict(list)
+        for topic, kind in OUTPUTS.items():
+            self.node.create_subscription(kind, topic, self.got[topic].append, 1000)
+        self.images = self.node.create_publisher(Image, 'image', 1)
+        self.jpegs = self.node.create_publisher(CompressedImage, 'image/compressed', 1)
+        self.queries = self.node.create_publisher(String, 'query', 10)
+        self.requests = self.node.create_publisher(Query, 'query_request', 10)
+        self._clients = {name: self.node.create_client(kind, name)
+                         for name, kind in SERVICES.items()}
+        self._stamp = 0
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            pass
+
+    def close(self) -> None:
+        """Leave the domain."""
+        rclpy.shutdown(context=self.context)
+        self._thread.join(TIMEOUT)
+
+    # The camera.
+
+    def image(self, **fields: Any) -> int:
+        """Publish an image with the next stamp, 100 ms after the last; returns the stamp in ns."""
+        self._stamp += 10**8
+        pixels = np.random.default_rng(self._stamp).integers(0, 256, (48, 64, 3), np.uint8)
+        data = array.array('B')
+        data.frombytes(pixels.tobytes())
+        message = Image(height=48, width=64, encoding='rgb8', step=192, data=data)
+        for name, value in fields.items():
+            setattr(message, name, value)
+        self.stamp(message)
+        self.images.publish(message)
+        return self._stamp
+
+    def stamp(self, message: Any) -> None:
+        """Fill in a header."""
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(self._stamp, 10**9)
+        message.header.frame_id = f'camera_{self._stamp // 10**8}'
+
+    def newest(self) -> int:
+        """Tell the stamp of the newest frame that the node says to have seen; -1: none yet."""
+        stats = self.got['cache_stats']
+        return ns(stats[-1].header.stamp) if stats else -1
+
+    def show(self) -> int:
+        """Publish an image and wait until the model has seen it; returns its stamp."""
+        wait_for(self.images.get_subscription_count, 'the node subscribes to images')
+        for _ in range(10):  # the first are lost while the node has not discovered the camera
+            stamp = self.image()
+            try:
+                wait_for(lambda s=stamp: self.newest() == s, 'the frame is seen', TIMEOUT / 10)
+                return stamp
+            except AssertionError:
+                pass
+        raise AssertionError('the node sees no image')
+
+    # The user.
+
+    def ask(self, question: str, **fields: Any) -> Answer:
+        """Ask on `query_request` and wait for the answer."""
+        return self.answer(self.send(question, **fields))
+
+    def send(self, question: str, **fields: Any) -> str:
+        """Ask on `query_request`; returns the id."""
+        wait_for(self.requests.get_subscription_count, 'the node subscribes to questions')
+        query = Query(**{'question': question, 'id': f'test-{time.monotonic_ns()}', **fields})
+        self.requests.publish(query)
+        return query.id[:200]  # as much as comes back
+
+    def answer(self, id: str) -> Answer:
+        """Wait for the answer to a question."""
+        return wait_for(lambda: [a for a in self.got['answer'] if a.id == id],
+                        f'an answer to {id}')[0]
+
+    def chunks(self, id: str) -> list[AnswerChunk]:
+        """List the pieces of an answer that have come."""
+        return [c for c in self.got['answer_stream'] if c.id == id]
+
+    # Services.
+
+    def meet(self, name: str = 'infmllm/get_state') -> None:
+        """
+        Wait until node and robot have discovered each other.
+
+        A response is lost when the node has not discovered the client yet. The client asked
+        here was made last, so when its response comes the others' will come too.
+        """
+        client = self._clients[name]
+        wait_for(client.service_is_ready, 'the node is there')
+        for _ in range(20):
+            future = client.call_async(GetState.Request())
+            try:
+                return wait_for(future.done, 'response', TIMEOUT / 20)
+            except AssertionError:
+                client.remove_pending_request(future)
+        raise AssertionError('the node does not respond')
+
+    def call(self, name: str, request: Any) -> Any:
+        """Call a service and wait for its response."""
+        client = self._clients[name]
+        wait_for(client.service_is_ready, f'service {name}')
+        future = client.call_async(request)
+        wait_for(future.done, f'response of {name}')
+        return future.result()
+
+    def trigger(self, name: str) -> Trigger.Response:
+        """Call `reset` or `cancel`."""
+        return self.call(name, Trigger.Request())
+
+    def change(self, transition: str) -> bool:
+        """Request a lifecycle transition."""
+        number = getattr(Transition, f'TRANSITION_{transition.upper()}')
+        return self.call('infmllm/change_state', ChangeState.Request(
+            transition=Transition(id=number))).success
+
+    def state(self) -> str:
+        """Ask for the lifecycle state."""
+        return self.call('infmllm/get_state', GetState.Request()).current_state.label
+
+    def set(self, name: str, value: Any) -> Any:
+        """Set a parameter; returns the result."""
+        kinds = {bool: (1, 'bool_value'), int: (2, 'integer_value'), float: (3, 'double_value'),
+                 str: (4, 'string_value')}
+        number, attribute = kinds[type(value)]
+        parameter = Parameter(name=name, value=ParameterValue(type=number, **{attribute: value}))
+        return self.call('infmllm/set_parameters', SetParameters.Request(
+            parameters=[parameter])).results[0]
+
+    def diagnostic(self, item: str, condition: Callable[[Any], bool]) -> Any:
+        """Wait for a status of the node that fulfils a condition."""
+        name = f'{self.node.get_namespace().strip("/")}/infmllm: {item}'
+        start = len(self.got['/diagnostics'])
+        return wait_for(
+            lambda: [s for a in self.got['/diagnostics'][start:] for s in a.status
+                     if s.name == name and condition(s)], f'diagnostic {item}')[0]
+
+
+def ns(stamp: Any) -> int:
+    """Convert a stamp."""
+    return stamp.sec * 10**9 + stamp.nanosec

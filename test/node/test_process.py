@@ -1,0 +1,108 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The process: how it starts with wrong arguments, and how it ends."""
+
+import signal
+import time
+
+import pytest
+
+PATCHED = """
+import sys, time
+from infmllm_ros.node import node
+from infmllm_ros.node.__main__ import main
+
+def load(settings, log):
+    log('loading for ever')
+    time.sleep(600)  # as a forward pass: nothing in the process can interrupt it
+
+node.open_session = load
+sys.exit(main())
+"""
+
+
+@pytest.fixture(scope='module')
+def ended(start, tmp_path_factory):
+    """Start processes with wrong arguments, all at once; return each with its exit code."""
+    broken = tmp_path_factory.mktemp('yaml') / 'broken.yaml'
+    broken.write_text('/**: {ros__parameters: [')
+    wrong = tmp_path_factory.mktemp('yaml') / 'wrong.yaml'
+    wrong.write_text('/**:\n  ros__parameters:\n    temperature: 1\n')
+    nodes = {
+        'missing file': start({}, '--params-file', '/no/such/file.yaml'),
+        'broken file': start({}, '--params-file', str(broken)),
+        'wrong type': start({}, '--params-file', str(wrong)),
+        'out of range': start({'query_queue_size': 0}),
+    }
+    return {name: (node, node.process.wait(120)) for name, node in nodes.items()}
+
+
+@pytest.mark.parametrize(('case', 'named'), [
+    ('missing file', ['/no/such/file.yaml', 'check the path']),
+    ('broken file', ['broken.yaml']),
+    ('wrong type', ['temperature', 'integer', 'double', '1.0']),
+    ('out of range', ['query_queue_size', '0', '1 to 1000']),
+])
+def test_a_wrong_argument_ends_the_process_with_one_clear_line(ended, case, named):
+    node, code = ended[case]
+    assert code == 1
+    assert 'Traceback' not in node.log
+    lines = [line for line in node.log.splitlines() if line.strip()]
+    assert len(lines) == 1, node.log
+    for text in named:
+        assert text in lines[0]
+
+
+def test_an_unknown_policy_in_the_file_leaves_the_node_unconfigured(start, robot, tiny):
+    node = start({'model': tiny, 'policy': 'nonsense', 'autostart': 'true'})
+    node.wait_for_log('configure failed')
+    assert len(node.lines('[ERROR]')) == 1
+    assert 'nonsense' in node.log
+    assert 'saddle' in node.log
+    robot.meet()
+    assert robot.state() == 'unconfigured'
+    assert node.stop() == 0
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_middle_of_an_answer_ends_the_process_well(start, robot, tiny, number):
+    from ros_robot import wait_for
+    node = start({'model': tiny, 'autostart': 'true', 'budget_tokens': 256, 'stats_period': 0.05,
+                  'max_question_tokens': 96, 'max_answer_tokens': 4000})
+    node.wait_for_log('active: images from')
+    robot.show()
+    id = robot.send('Tell me all.')
+    wait_for(lambda: robot.chunks(id), 'a first piece')
+    assert node.stop(number, timeout=5) == 0
+    assert not [a for a in robot.got['answer'] if a.id == id and a.finish_reason != 'cancelled']
+    assert 'Traceback' not in node.log
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_model_loads_ends_the_process_well(start, number):
+    node = start({'model': 'any', 'autostart': 'true'}, program=('-c', PATCHED))
+    node.wait_for_log('loading for ever')
+    assert node.stop(number, timeout=5) == 0
+    assert 'Traceback' not in node.log
+
+
+def test_two_signals_at_once_do_no_harm(start):
+    node = start({'model': 'any', 'autostart': 'true'}, program=('-c', PATCHED))
+    node.wait_for_log('loading for ever')
+    node.process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    node.process.send_signal(signal.SIGINT)
+    assert node.stop(signal.SIGTERM, timeout=5) == 0
+    assert 'Traceback' not in node.log

@@ -1,0 +1,391 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The worker, with a session that does what the test says."""
+
+import gc
+import threading
+import time
+import weakref
+
+from infmllm_ros.engine import Answer, QuestionTooLong, Stats
+from infmllm_ros.node.mailbox import Frame, Mailbox
+from infmllm_ros.node.worker import Outcome, Question, Status, Worker
+import pytest
+
+TIMEOUT = 20.0
+
+
+class Session:
+    """Notes what it is told; waits at every step while `gate` is closed, `words` in answers."""
+
+    def __init__(self):
+        self.calls = []
+        self.gate, self.words = threading.Event(), threading.Event()
+        self.gate.set()
+        self.words.set()
+        self.entered = threading.Event()
+        self.error = None
+        self.newest = None
+
+    def _step(self, *call):
+        self.calls.append(call)
+        self.entered.set()
+        assert self.gate.wait(TIMEOUT)
+        if self.error:
+            raise self.error
+
+    def observe(self, image, stamp_ns, camera):
+        self._step('observe', image)
+        self.newest = stamp_ns
+
+    def ask(self, question, **settings):
+        self._step('ask', question)
+        return Asking(self)
+
+    def answer(self, question, choices, **settings):
+        self._step('choose', question)
+        return Answer(choices[1], 'choice', 1, 0.1, 0.2, self.newest, '', 1, (0.3, 0.7))
+
+    def reset(self):
+        self._step('reset')
+        self.newest = None
+
+    def stats(self):
+        return Stats(*[0] * 14)
+
+
+class Asking:
+    """Says three words, and waits after each."""
+
+    def __init__(self, session):
+        self.session, self.cancelled, self.answer = session, False, None
+
+    def cancel(self):
+        self.cancelled = True
+
+    def __iter__(self):
+        said = ''
+        for word in ('one ', 'two ', 'three '):
+            if self.cancelled:
+                break
+            said += word
+            yield word
+            assert self.session.words.wait(TIMEOUT)
+        self.answer = Answer(said, 'cancelled' if self.cancelled else 'stop', 3, 0.1, 0.2,
+                             self.session.newest, '')
+
+
+class Listener:
+    """Notes what the worker tells."""
+
+    def __init__(self):
+        self.pieces, self.outcomes, self.bad, self.failures = [], {}, [], []
+        self.seen = []
+        self.news = threading.Condition()
+
+    def _note(self, change):
+        with self.news:
+            change()
+            self.news.notify_all()
+
+    def wait(self, condition):
+        with self.news:
+            assert self.news.wait_for(condition, TIMEOUT)
+
+    def decode(self, message):
+        if message is None:
+            raise ValueError('no pixels')
+        return message
+
+    def observed(self, frame):
+        self._note(lambda: self.seen.append(frame.message))
+
+    def bad_image(self, frame, reason):
+        self._note(lambda: self.bad.append(reason))
+
+    def piece(self, question, text):
+        self._note(lambda: self.pieces.append(text))
+
+    def answered(self, question, outcome):
+        assert question not in self.outcomes
+        self._note(lambda: self.outcomes.update({question: outcome}))
+
+    def failed(self, job, error):
+        self._note(lambda: self.failures.append((job, str(error))))
+
+    def outcome(self, question) -> Outcome:
+        self.wait(lambda: question in self.outcomes)
+        return self.outcomes[question]
+
+
+@pytest.fixture
+def session():
+    return Session()
+
+
+@pytest.fixture
+def listener():
+    return Listener()
+
+
+@pytest.fixture
+def worker(listener, session):
+    """Make an active worker with a session."""
+    worker = Worker(listener)
+    worker.load(lambda: session).result(TIMEOUT)
+    worker.resume()
+    yield worker
+    session.gate.set()
+    session.words.set()
+    assert worker.stop(TIMEOUT)
+
+
+def ask(worker, text='what?', **fields):
+    question = Question(text, **fields)
+    assert worker.ask(question)
+    return question
+
+
+def hold(worker, session, listener):
+    """Put the worker in the middle of a frame; open the gate to let it go on."""
+    session.gate.clear()
+    session.entered.clear()
+    worker.offer(Frame('held', 1))
+    assert session.entered.wait(TIMEOUT)
+
+
+def test_mailbox_keeps_the_newest_and_counts_what_it_drops():
+    box = Mailbox()
+    for number in range(5):
+        box.put(Frame(number, number))
+    assert box.take().message == 4
+    assert box.take() is None
+    assert (box.received, box.dropped) == (5, 4)
+    box.put(Frame(5, 5))
+    box.clear()
+    assert not box.waiting
+    assert (box.received, box.dropped) == (6, 5)
+
+
+def test_the_newest_frame_wins(worker, session, listener):
+    hold(worker, session, listener)
+    for number in range(4):
+        worker.offer(Frame(number, 2 + number))
+    session.gate.set()
+    listener.wait(lambda: 3 in listener.seen)
+    assert listener.seen == ['held', 3]
+    assert worker.health().frames_dropped == 3
+
+
+def test_a_question_sees_the_frame_that_waits_and_then_comes_first(worker, session, listener):
+    worker.frame_interval = 1e6  # no frame is due after the first
+    hold(worker, session, listener)
+    worker.offer(Frame('waiting', 2))
+    question = ask(worker)
+    session.gate.set()
+    assert listener.outcome(question).answer.stamp_ns == 2
+    assert [name for name, *_ in session.calls] == ['observe', 'observe', 'ask']
+    assert question.seen.message == 'waiting'
+
+
+def test_frames_wait_for_the_frame_interval(worker, session, listener):
+    worker.frame_interval = 0.2
+    start = time.monotonic()
+    for number in range(3):
+        worker.offer(Frame(number, number))
+        listener.wait(lambda n=number: n in listener.seen)
+    assert time.monotonic() - start >= 0.4  # a lower bound: it cannot fail on a slow machine
+
+
+def test_questions_are_answered_in_order(worker, session, listener):
+    hold(worker, session, listener)
+    questions = [ask(worker, f'question {n}') for n in range(3)]
+    session.gate.set()
+    for question in questions:
+        assert listener.outcome(question).status == Status.OK
+    assert [q for name, q in session.calls if name == 'ask'] == [q.text for q in questions]
+    assert listener.outcome(questions[0]).answer.text == 'one two three '
+    assert listener.pieces[:3] == ['one ', 'two ', 'three ']
+
+
+def test_choices_are_scored_not_generated(worker, session, listener):
+    worker.offer(Frame('frame', 1))
+    question = ask(worker, choices=('yes', 'no'))
+    outcome = listener.outcome(question)
+    assert (outcome.answer.choice, outcome.answer.finish) == (1, 'choice')
+    assert not listener.pieces
+
+
+def test_a_question_before_any_frame_is_refused(worker, session, listener):
+    outcome = listener.outcome(ask(worker))
+    assert outcome.status == Status.NO_FRAME
+    assert 'no frame' in outcome.message
+    assert session.calls == []
+
+
+def test_a_full_queue_refuses(worker, session, listener):
+    worker.queue_size = 2
+    hold(worker, session, listener)
+    ask(worker), ask(worker)
+    assert not worker.ask(Question('one too many'))
+    assert worker.health().waiting == 2
+
+
+def test_cancel_ends_the_running_answer_and_all_that_wait(worker, session, listener):
+    worker.offer(Frame('frame', 1))
+    session.words.clear()
+    running = ask(worker)
+    listener.wait(lambda: listener.pieces == ['one '])
+    waiting = [ask(worker), ask(worker)]
+    assert worker.cancel('enough') == 3
+    session.words.set()
+    for question in waiting:
+        assert listener.outcome(question) == Outcome(Status.CANCELLED, 'enough')
+    outcome = listener.outcome(running)
+    assert outcome.status == Status.CANCELLED
+    assert (outcome.answer.text, outcome.answer.finish) == ('one ', 'cancelled')
+    assert listener.outcome(ask(worker)).status == Status.OK
+
+
+def test_cancel_reaches_a_question_before_its_first_word(worker, session, listener):
+    hold(worker, session, listener)
+    running = ask(worker)
+    session.entered.clear()
+    session.gate.set()
+    session.gate.clear()
+    assert worker.cancel('enough') == 1
+    session.gate.set()
+    assert listener.outcome(running).status == Status.CANCELLED
+    assert not listener.pieces
+
+
+def test_a_bad_image_is_counted_reported_and_dropped(worker, session, listener):
+    worker.offer(Frame(None, 1))
+    listener.wait(lambda: listener.bad == ['no pixels'])
+    worker.offer(Frame('good', 2))
+    listener.wait(lambda: listener.seen == ['good'])
+    assert worker.health().images_bad == 1
+    assert not listener.failures
+
+
+def test_the_worker_survives_a_session_that_raises(worker, session, listener):
+    session.error = RuntimeError('out of memory')
+    worker.offer(Frame('lost', 1))
+    listener.wait(lambda: listener.failures == [('frame', 'out of memory')])
+    session.error = None
+    worker.offer(Frame('good', 2))
+    listener.wait(lambda: listener.seen == ['good'])
+    session.error = RuntimeError('out of memory')
+    outcome = listener.outcome(ask(worker))
+    assert outcome.status == Status.FAILED
+    assert 'out of memory' in outcome.message
+    session.error = None
+    assert listener.outcome(ask(worker)).status == Status.OK
+    assert worker.health().failures == 2
+    assert 'out of memory' in worker.health().last_failure
+
+
+def test_a_frame_that_fails_takes_no_question_with_it(worker, session, listener):
+    worker.offer(Frame('good', 1))
+    listener.wait(lambda: listener.seen)
+    worker.frame_interval = 1e6
+    worker.offer(Frame('due never', 2))
+    listener.wait(lambda: len(listener.seen) == 2)
+    original, session.observe = session.observe, None  # any call raises TypeError
+    worker.offer(Frame('broken', 3))
+    question = ask(worker)
+    assert listener.outcome(question).answer.stamp_ns == 2
+    assert listener.failures[0][0] == 'frame'
+    session.observe = original
+
+
+def test_a_question_that_the_engine_refuses_is_a_bad_query(worker, session, listener):
+    worker.offer(Frame('frame', 1))
+    listener.wait(lambda: listener.seen)
+    session.error = QuestionTooLong('9000 tokens, the limit is 256')
+    outcome = listener.outcome(ask(worker))
+    assert (outcome.status, outcome.message) == (
+        Status.BAD_QUERY, '9000 tokens, the limit is 256')
+    assert not listener.failures
+
+
+def test_reset_forgets_also_the_frame_that_waits(worker, session, listener):
+    hold(worker, session, listener)
+    worker.offer(Frame('waiting', 2))
+    done = worker.reset()
+    session.gate.set()
+    done.result(TIMEOUT)
+    assert session.calls == [('observe', 'held'), ('reset',)]
+    assert listener.outcome(ask(worker)).status == Status.NO_FRAME
+
+
+def test_pause_keeps_the_memory_and_takes_nothing(worker, session, listener):
+    worker.offer(Frame('frame', 7))
+    listener.wait(lambda: listener.seen)
+    worker.pause()
+    assert worker.wait_idle(TIMEOUT)
+    worker.offer(Frame('unseen', 8))
+    question = ask(worker)
+    worker.cancel('still paused')
+    assert listener.outcome(question).status == Status.CANCELLED
+    worker.mailbox.clear()
+    worker.resume()
+    assert listener.outcome(ask(worker)).answer.stamp_ns == 7
+    assert listener.seen == ['frame']
+
+
+def test_a_load_that_fails_tells_why_and_can_be_tried_again(listener, session):
+    worker = Worker(listener)
+
+    def refuse():
+        raise ValueError('no such model')
+
+    with pytest.raises(ValueError, match='no such model'):
+        worker.load(refuse).result(TIMEOUT)
+    worker.load(lambda: session).result(TIMEOUT)
+    worker.resume()
+    worker.offer(Frame('frame', 1))
+    listener.wait(lambda: listener.seen)
+    assert worker.stop(TIMEOUT)
+
+
+def test_stop_frees_the_session(listener):
+    worker = Worker(listener)
+    worker.load(Session).result(TIMEOUT)
+    worker.resume()
+    worker.offer(Frame('frame', 1))
+    listener.wait(lambda: listener.seen)
+    alive = weakref.ref(worker._session)
+    assert worker.stop(TIMEOUT)
+    gc.collect()
+    assert alive() is None
+
+
+def test_stop_does_not_wait_for_ever(worker, session, listener):
+    hold(worker, session, listener)
+    assert not worker.stop(0.05)
+    assert worker.health().job == 'frame'
+    pending = worker.reset()
+    session.gate.set()
+    assert worker.stop(TIMEOUT)
+    with pytest.raises(RuntimeError, match='cleaned up'):
+        pending.result(TIMEOUT)
+
+
+def test_status_numbers_are_those_of_the_message():
+    Message = pytest.importorskip(
+        'infmllm_msgs.msg', reason='needs the interface package infmllm_msgs').Answer
+    assert {s.name: int(s) for s in Status} == {
+        name: getattr(Message, name) for name in Status.__members__}

@@ -1,0 +1,87 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The imports of the package point one way, as docs/architecture.md says."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / 'infmllm_ros'
+ROS = {'rclpy', 'std_msgs', 'std_srvs', 'sensor_msgs', 'diagnostic_msgs', 'infmllm_msgs',
+       'rcl_interfaces', 'lifecycle_msgs', 'builtin_interfaces', 'cv_bridge', 'ament_index_python'}
+# what each part may never import, by the first words of the module's full name
+FORBIDDEN = {
+    'engine': ROS | {'infmllm_ros.node', 'infmllm_ros.replay', 'infmllm_ros.demo',
+                     'infmllm_ros.images', 'infmllm_ros.bundled'},
+    'bundled': ROS | {'infmllm_ros.node', 'infmllm_ros.replay', 'infmllm_ros.demo'},
+    'engine/policies': {'infmllm_ros.engine.session', 'infmllm_ros.engine.asking',
+                        'infmllm_ros.engine.cache', 'infmllm_ros.engine.models', 'transformers'},
+    'engine/models': {'infmllm_ros.engine.session', 'infmllm_ros.engine.asking',
+                      'infmllm_ros.engine.cache', 'infmllm_ros.engine.policies'},
+    'engine/rope.py': {'infmllm_ros.engine.cache', 'infmllm_ros.engine.positions'},
+    'engine/attention.py': {'infmllm_ros.engine.cache', 'infmllm_ros.engine.positions'},
+    'engine/positions.py': {'infmllm_ros.engine.cache', 'infmllm_ros.engine.session'},
+    'engine/cache.py': {'infmllm_ros.engine.session', 'infmllm_ros.engine.policies'},
+    'engine/decode.py': {'infmllm_ros.engine.session', 'infmllm_ros.engine.cache'},
+    'images.py': ROS - {'cv_bridge'} | {'infmllm_ros.node', 'infmllm_ros.engine'},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Name every module that a file imports when it runs, `if TYPE_CHECKING` left out."""
+    package = ('infmllm_ros', *path.relative_to(PACKAGE).parts[:-1])
+    tree = ast.parse(path.read_text())
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and 'TYPE_CHECKING' in ast.dump(node.test):
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[:len(package) - node.level + 1] if node.level else ()
+            module = '.'.join((*base, *filter(None, [node.module])))
+            names.update({module, *(f'{module}.{alias.name}' for alias in node.names)})
+    return names
+
+
+@pytest.mark.parametrize('part', FORBIDDEN)
+def test_imports_point_one_way(part):
+    place = PACKAGE / part
+    files = [place] if place.is_file() else list(place.rglob('*.py'))
+    assert files, f'{part} is not there: is docs/architecture.md still true?'
+    for path in files:
+        wrong = {name for name in imported(path) for banned in FORBIDDEN[part]
+                 if name == banned or name.startswith(banned + '.')}
+        assert not wrong, f'{path.relative_to(PACKAGE)} imports {sorted(wrong)}'
+
+
+def test_outsiders_use_only_the_public_surface_of_the_engine():
+    for path in PACKAGE.rglob('*.py'):
+        if path.relative_to(PACKAGE).parts[0] in ('engine', 'bundled'):
+            continue        # bundled makes checkpoints, with the tools that read them
+        deep = {name for name in imported(path) if name.startswith('infmllm_ros.engine.')}
+        public = {f'infmllm_ros.engine.{name}' for name in _surface()}
+        assert deep <= public, f'{path.relative_to(PACKAGE)} reaches into {sorted(deep - public)}'
+
+
+def _surface() -> set[str]:
+    tree = ast.parse((PACKAGE / 'engine' / '__init__.py').read_text())
+    lists = [node.value for node in tree.body if isinstance(node, ast.Assign)
+             and node.targets[0].id == '__all__']
+    return {item.value for item in lists[0].elts}

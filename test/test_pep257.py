@@ -1,0 +1,24 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from ament_pep257.main import main
+import pytest
+
+
+@pytest.mark.linter
+def test_pep257():
+    # numpy's style, used here, leaves out D413 (a blank line at the end) and D417 (every argument).
+    sources = ['benchmarks', 'infmllm_ros', 'launch', 'setup.py', 'test']
+    rc = main(argv=[*sources, '--add-ignore', 'D413', 'D417'])
+    assert rc == 0, 'docstrings against the convention are listed above'
