@@ -12,13 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-from pathlib import Path
 import re
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
-SOURCES = ['benchmarks', 'infmllm_ros', 'launch', 'setup.py', 'test']
+from sources import ROOT, SOURCES
 
 
 @pytest.mark.linter

@@ -14,9 +14,10 @@
 
 from ament_flake8.main import main_with_errors
 import pytest
+from sources import SOURCES
 
 
 @pytest.mark.linter
 def test_flake8():
-    rc, errors = main_with_errors(argv=['benchmarks', 'infmllm_ros', 'launch', 'setup.py', 'test'])
+    rc, errors = main_with_errors(argv=SOURCES)
     assert rc == 0, '\n'.join(errors)

@@ -14,11 +14,11 @@
 
 from ament_pep257.main import main
 import pytest
+from sources import SOURCES
 
 
 @pytest.mark.linter
 def test_pep257():
-    # numpy's style, used here, leaves out D413 (a blank line at the end) and D417 (every argument).
-    sources = ['benchmarks', 'infmllm_ros', 'launch', 'setup.py', 'test']
-    rc = main(argv=[*sources, '--add-ignore', 'D413', 'D417'])
+    # numpy's style leaves out D413 (a blank line at the end) and D417 (every argument).
+    rc = main(argv=[*SOURCES, '--add-ignore', 'D413', 'D417'])
     assert rc == 0, 'docstrings against the convention are listed above'

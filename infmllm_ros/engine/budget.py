@@ -17,16 +17,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TYPE_CHECKING
+from typing import Any
 
 import torch
 
 from .cache import kv_shapes
 from .errors import BudgetError
+from .models import ModelSpec, pick_device, pick_dtype
 from .policies import parse_bytes, Policy
-
-if TYPE_CHECKING:
-    from .models import ModelSpec
+from .positions import FIELDS
 
 
 @dataclass(frozen=True)
@@ -65,14 +64,13 @@ def slot_bytes(spec: ModelSpec, policy: Policy, itemsize: int) -> int:
     """
     Count the bytes of one slot over all layers.
 
-    Master keys, rotated keys and values, and the ledger's rows: three int64 fields (seven with
-    M-RoPE), the policy's running numbers, window and evidence.
+    Master keys, rotated keys and values, and the ledger's rows: int64 fields (as many as M-RoPE
+    needs), the policy's running numbers, window and evidence.
     """
     shapes = kv_shapes(spec.config.get_text_config(decoder=True))
     rows = {'all': 1, 'layer': len(shapes), 'head': sum(heads for heads, _ in shapes)}
-    fields = 7 if spec.adapter.max_extent > 1 else 3
     return (sum(3 * heads * size * itemsize for heads, size in shapes)
-            + rows[policy.scope] * (8 * fields + 4 * (policy.channels + 2)))
+            + rows[policy.scope] * (8 * FIELDS + 4 * (policy.channels + 2)))
 
 
 def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, settings: Settings) -> Plan:
@@ -119,7 +117,7 @@ def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, settings: Settings
     return Plan(budget, budget + headroom)
 
 
-def check_budget(spec: ModelSpec, policy: Policy, *, dtype: torch.dtype | None = None,
+def check_budget(spec: ModelSpec, policy: Policy, *, device: str = 'auto', dtype: str = 'auto',
                  **settings: Any) -> Plan:
     """
     Check a budget before weights are loaded.
@@ -129,8 +127,8 @@ def check_budget(spec: ModelSpec, policy: Policy, *, dtype: torch.dtype | None =
     spec : ModelSpec
         From ``inspect_model``.
     policy : Policy
-    dtype : torch.dtype, optional
-        Matters for a budget given as a size; None is the checkpoint's.
+    device, dtype : str
+        As ``load_model`` will be given them; they matter for a budget given as a size.
     **settings
         Fields of :class:`Settings`, as the session will be given them.
 
@@ -139,5 +137,5 @@ def check_budget(spec: ModelSpec, policy: Policy, *, dtype: torch.dtype | None =
     BudgetError
         Naming the smallest budget that works.
     """
-    dtype = dtype or spec.config.get_text_config(decoder=True).dtype or torch.float32
-    return plan(spec, policy, dtype, Settings(**settings))
+    number = pick_dtype(spec.config, dtype, pick_device(device))
+    return plan(spec, policy, number, Settings(**settings))

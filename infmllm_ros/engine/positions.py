@@ -31,6 +31,7 @@ from .rope import RopeMap
 
 # rows of the ledger; the last four place a token inside its frame and exist for M-RoPE only
 INDEX, FRAME, KIND, SEGMENT, ROW, COL, EXTENT = range(7)
+FIELDS = 7
 NO_FRAME = -1
 
 
@@ -49,7 +50,7 @@ def ledger(chunk: Chunk, first: int, frame: int, mrope: bool) -> torch.Tensor:
         Whether the fields that M-RoPE needs are wanted.
     """
     index = torch.arange(first, first + len(chunk))
-    out = torch.zeros(7 if mrope else 3, 1, len(chunk), dtype=torch.long)
+    out = torch.zeros(FIELDS if mrope else 3, 1, len(chunk), dtype=torch.long)
     out[INDEX], out[FRAME] = index, frame
     for place in chunk.markers:
         out[KIND, 0, place] = Kind.MARKER
@@ -142,7 +143,7 @@ class Slots:
         self.groups, self.capacity, self.layers = groups, capacity, layers
         self.rope, self.span, self.dtype, self.reduce = rope, span, dtype, reduce
         self.meta = torch.zeros(
-            7 if rope.mrope else 3, groups, capacity, dtype=torch.long, device=device)
+            FIELDS if rope.mrope else 3, groups, capacity, dtype=torch.long, device=device)
         self.state = torch.zeros(channels, groups, capacity, device=device)
         self.window = torch.zeros(groups, capacity, device=device)
         self.evidence = torch.zeros(groups, capacity, device=device)

@@ -28,15 +28,25 @@ from typing import Any
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
+import yaml
 
 GRACE = 3.0  # [s] how long the worker may take to stop when the process is told to end
 
 
-def missing_file(arguments: list[str]) -> str:
-    """Name the first parameter file on the command line that does not exist; '' when all do."""
+def wrong_file(arguments: list[str]) -> str:
+    """Say in one line what is wrong with the parameter files on the command line, if anything."""
     pairs = zip(arguments, arguments[1:])
-    files = (value for flag, value in pairs if flag == '--params-file')
-    return next((file for file in files if not Path(file).is_file()), '')
+    for file in (value for flag, value in pairs if flag == '--params-file'):
+        try:
+            yaml.safe_load(Path(file).read_text())
+        except yaml.YAMLError as error:
+            return (f'parameter file {file} is no valid YAML: {" ".join(str(error).split())}: '
+                    'correct it there')
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, 'strerror', None) or 'it is no text'
+            return (f'parameter file {file} cannot be read: {reason}: check the path, or start '
+                    "from the package's config/infmllm.yaml")
+    return ''
 
 
 def _import_node() -> Any:
@@ -90,10 +100,9 @@ def main(args: list[str] | None = None) -> int:
     early = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: early.set())
-    file = missing_file(arguments)
-    if file:
-        print(f'infmllm: parameter file {file} does not exist: check the path, or start from the '
-              "package's config/infmllm.yaml", file=sys.stderr)
+    problem = wrong_file(arguments)
+    if problem:
+        print(f'infmllm: {problem}', file=sys.stderr)
         return 1
     try:
         rclpy.init(args=arguments)

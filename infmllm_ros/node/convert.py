@@ -53,8 +53,8 @@ def remember(memory: int, default: bool) -> bool | None:
 
 def chunk_message(question: Question, text: str, last: bool) -> AnswerChunk:
     """Make the message of the next piece of an answer."""
-    return AnswerChunk(header=header(question.seen), id=question.id[:MAX_ID], index=question.pieces,
-                       text=text, last=last)
+    return AnswerChunk(header=header(question.seen), id=question.id[:MAX_ID],
+                       index=question.pieces, text=text, last=last)
 
 
 def answer_message(question: Question, outcome: Outcome, max_chars: int) -> Answer:

@@ -62,8 +62,7 @@ def open_session(settings: Any, log: Callable[[str], None]) -> StreamingSession:
     room = {'system_prompt': settings.system_prompt,
             'max_question': settings.max_question_tokens,
             'max_answer': settings.max_answer_tokens}
-    dtype = None if settings.dtype == 'auto' else getattr(torch, settings.dtype)
-    check_budget(spec, policy, dtype=dtype, **room)
+    check_budget(spec, policy, device=settings.device, dtype=settings.dtype, **room)
     log(f'loading {settings.model} ({settings.device}, {settings.dtype})')
     start = time.monotonic()
     model = load_model(spec, device=settings.device, dtype=settings.dtype)

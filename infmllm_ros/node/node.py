@@ -279,7 +279,8 @@ class InfmllmNode(LifecycleNode):
         if not query.question.strip():
             return 'the question is empty: send some text'
         if len(query.id) > convert.MAX_ID:
-            return f'the id has {len(query.id)} characters, the most is {convert.MAX_ID}: shorten it'
+            return (f'the id has {len(query.id)} characters, the most is {convert.MAX_ID}: '
+                    'shorten it')
         size = len(query.question) + sum(map(len, query.choices))
         limit = self._value('max_query_chars')
         if size > limit:

@@ -129,7 +129,7 @@ _OPTIONS = (
     Option('device', 'auto', 'Where the model runs: cpu, cuda, cuda:1; auto takes a GPU where '
            'there is one.'),
     Option('dtype', 'auto', 'Number format of the weights and of the memory; auto takes the '
-           "checkpoint's own on a GPU, float32 on a CPU.",
+           "checkpoint's own, but float32 for float16 on a CPU.",
            choices=('auto', 'float32', 'bfloat16', 'float16')),
     Option('tokens_per_frame', 0, '[tokens] Most vision tokens that one frame may take, for '
            "models that allow a choice; 0 = the model's own default.", 0, 65536),

@@ -32,7 +32,7 @@ import torch
 class Token:
     """One token of the stream, as the model was fed it."""
 
-    id: int
+    word: int  # its id in the vocabulary
     embed: np.ndarray = field(repr=False, compare=False)  # what enters the first layer
     frame: int | None = None  # ordinal of the frame that it came with, wrapper and stamp included
     grid: tuple[int, int, int, int] | None = None  # (row, column, rows, columns) of a vision token

@@ -71,7 +71,7 @@ class Tape:
         if ids.ndim != 2:  # a model looks up its own placeholder
             return
         ids = ids[0].tolist()
-        if self._pending and ids == [token.id for token in self._pending[:len(ids)]]:
+        if self._pending and ids == [token.word for token in self._pending[:len(ids)]]:
             tokens = self._pending[:len(ids)]
             self._pending = self._pending[len(ids):]
         else:

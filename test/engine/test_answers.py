@@ -16,14 +16,13 @@
 
 import threading
 
+from infmllm_ros.engine import QuestionError, QuestionTooLong
 import numpy as np
 import pytest
 from references import TinyLlama
 from tape import Tape, text_tokens
 import torch
 from zoo import changed, FAMILIES, load, picture, plain, session, SIGHTED, words
-
-from infmllm_ros.engine import QuestionError, QuestionTooLong
 
 QUESTION = 'Where is the cup?'
 
@@ -128,6 +127,7 @@ def test_cancel_from_another_thread_ends_the_answer():
 
 def test_sampling_is_seeded():
     target = lived('llama')
+
     def draw(**how):
         return target.answer(QUESTION, max_tokens=12, **how).text
 
@@ -198,7 +198,7 @@ def test_a_remembered_choice_enters_the_memory():
     target = session('llama', 'full', 600, remember=True)
     with Tape(model) as tape:
         answer = target.answer(QUESTION, choices=['yes', 'no, not at all'])
-        ids = [token.id for chunk in tape.take() for token in chunk]
+        ids = [token.word for chunk in tape.take() for token in chunk]
     prompt = model.adapter.prompt
     expected = torch.cat([prompt.prefix('Be brief.'), prompt.question(QUESTION),
                           prompt.choice(answer.text), prompt.reopen()])
@@ -294,9 +294,9 @@ def test_words_in_a_question_never_become_special_tokens():
     target = lived('qwen3_vl', budget=300, max_question=200)
     with Tape(model) as tape:
         target.tell(evil)
-        told = [token.id for chunk in tape.take() for token in chunk]
+        told = [token.word for chunk in tape.take() for token in chunk]
         target.answer(evil, max_tokens=1)
-        asked = [token.id for token in tape.take()[0]]
+        asked = [token.word for token in tape.take()[0]]
     assert not special & set(told)
     plainly = model.adapter.prompt.question('Stop.').tolist()
     assert sum(i in special for i in asked) == sum(i in special for i in plainly)

@@ -14,12 +14,11 @@
 
 """A model serves plainly beside its sessions, and several sessions in turn (invariant 9)."""
 
+from infmllm_ros.engine import load_model, make_policy, StreamingSession
 import pytest
 from tape import plain_inputs, Shown
 import torch
 from zoo import FAMILIES, folder, load, picture, plain, session, show, SIGHTED, words
-
-from infmllm_ros.engine import load_model, make_policy, StreamingSession
 
 
 def generate(model, ids):

@@ -14,12 +14,12 @@
 
 """The memory is bounded: tokens, bytes and positions, whatever comes in (invariants 1 and 2)."""
 
-from hypothesis import given, settings, strategies as st
-import pytest
-from zoo import FAMILIES, load, picture, POLICIES, session, SIGHTED, words
-import zoo
-
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from infmllm_ros.engine import ContextFull
+import pytest
+import zoo
+from zoo import FAMILIES, load, picture, POLICIES, session, SIGHTED, words
 
 BUDGET = 160
 
@@ -121,6 +121,16 @@ def test_a_text_of_several_chunks_is_refused_whole():
         with pytest.raises(ContextFull):
             enter(words(model, BUDGET, 0))
         assert target.kept(0).equal(before), 'a part of what was refused went in'
+
+
+def test_a_full_memory_still_answers():
+    target = session('llama', 'full', BUDGET)
+    target.tell(words(load('llama'), BUDGET - target.stats().tokens, 0))
+    assert target.stats().usage == 1
+    assert target.answer('Where is the cup?', max_tokens=16).tokens
+    with pytest.raises(ContextFull):
+        target.answer('Where is the cup?', max_tokens=16, remember=True)
+    assert target.stats().usage == 1
 
 
 def test_empty_text_is_nothing():

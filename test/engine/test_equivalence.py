@@ -77,7 +77,8 @@ def test_answers_are_those_of_generate(family):
         assert answer.tokens == len(said) >= 4, 'a short answer proves little: change the seed'
         assert answer.finish == ('stop' if len(said) < len(ids) else 'length')
         assert answer.text == model.tokenizer.decode(said, skip_special_tokens=True)
-        decoded = [chunk[0].id for chunk in chunks[1:]][:len(said) - 1]
+        assert list(answer.token_ids) == said
+        decoded = [chunk[0].word for chunk in chunks[1:]][:len(said) - 1]
         assert decoded == said[:-1]
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from zoo import load, POLICIES, session, show, words
 import zoo
+from zoo import load, POLICIES, session, show, words
 
 STATUS = Path('/proc/self/statm')
 

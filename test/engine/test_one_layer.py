@@ -18,8 +18,8 @@ import pytest
 from references import logits_plainly
 from tape import Tape, text_tokens
 import torch
-from zoo import FAMILIES, load, ONE_HEAD, ONE_LAYER, plain, POLICIES, session, show, words
 import zoo
+from zoo import FAMILIES, load, ONE_HEAD, ONE_LAYER, plain, POLICIES, session, show, words
 
 TOLERANCE = {'float32': 1e-4, 'bfloat16': 0.15}
 
@@ -52,7 +52,7 @@ def live(family, row, dtype='float32', changes=None):
             if number % 4 == 2:
                 target.answer('And now?', max_tokens=4, remember=False)
                 tape.take()
-    stream = [token for chunk in stream if [t.id for t in chunk] != guidance for token in chunk]
+    stream = [token for chunk in stream if [t.word for t in chunk] != guidance for token in chunk]
     assert len(stream) == target.stats().tokens_seen
     return target, stream, changes
 

@@ -56,8 +56,6 @@ def by_pil(image, height, width, resample):
     return torch.tensor(np.asarray(rows.resize((width, height), resample))).permute(2, 0, 1)[None]
 
 
-
-
 def adapter(family, **changes):
     """Make an adapter of a tiny model with image settings as large as real ones."""
     spec = inspect_model(zoo.folder(family))

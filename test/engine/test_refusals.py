@@ -16,14 +16,22 @@
 
 import re
 
+from infmllm_ros.engine import (
+    BudgetError,
+    check_budget,
+    EngineError,
+    FrameError,
+    inspect_model,
+    make_policy,
+    ModelError,
+    PolicyError,
+    StreamingSession,
+)
+from infmllm_ros.engine import POLICIES as NAMES
 import numpy as np
 import pytest
 import torch
-from zoo import FAMILIES, folder, load, picture, policy, POLICIES, session, show, SIGHTED, words
-
-from infmllm_ros.engine import (
-    BudgetError, check_budget, EngineError, FrameError, inspect_model, make_policy, ModelError,
-    POLICIES as NAMES, PolicyError, StreamingSession)
+from zoo import FAMILIES, folder, load, picture, POLICIES, policy, session, show, SIGHTED, words
 
 ROOM = {'system_prompt': 'Be brief.', 'max_question': 48, 'max_answer': 16}
 
@@ -78,6 +86,29 @@ def test_any_shape_of_image_fits_its_room(family, size):
     target.observe(np.full((*size, 3), 128, np.uint8), stamp_ns=10**18)
     assert target.frames_seen == 3
     assert torch.isfinite(target.logits(words(model, 4, 0))).all()
+
+
+LAYOUTS = {
+    'mirrored channels': lambda image: image[..., ::-1],
+    'upside down': lambda image: image[::-1],
+    'every other pixel': lambda image: image.repeat(2, 0).repeat(2, 1)[::2, ::2],
+    'column by column': np.asfortranarray,
+    'read-only': lambda image: np.frombuffer(image.tobytes(), np.uint8).reshape(image.shape),
+    'a tensor': torch.from_numpy,
+}
+
+
+@pytest.mark.parametrize('name', LAYOUTS)
+@pytest.mark.filterwarnings('error')
+def test_an_image_may_lie_in_memory_as_it_likes(name):
+    image = picture(0, 40, 50)
+    laid = LAYOUTS[name](image)
+    logits = []
+    for shown in (laid, np.ascontiguousarray(np.asarray(laid))):
+        target = session('smolvlm', 'saddle', 160)
+        target.observe(shown)
+        logits.append(target.logits(words(load('smolvlm'), 4, 0)))
+    assert logits[0].equal(logits[1])
 
 
 def test_a_model_without_eyes_says_so():
@@ -171,6 +202,7 @@ def test_a_budget_that_is_none_is_refused(size):
     ('saddle', {'recent': -0.5}, 'recent'),
     ('saddle', {'probe_every': 0}, 'probe_every'),
     ('saddle', {'window': 'probe', 'probe': ''}, 'probe'),
+    ('saddle', {'rows': 8.5}, 'rows'),
     ('streaming_llm', {'sinks': -1}, 'sinks'),
     ('streaming_llm', {'bias': 0.1}, 'bias'),
     ('recent_frames', {'frames': 0}, 'frames'),
@@ -180,6 +212,35 @@ def test_a_policy_field_out_of_range_is_refused(name, fields, told):
     with pytest.raises(PolicyError) as refusal:
         make_policy(name, budget=256, **fields)
     assert told in one_line(refusal)
+
+
+@pytest.mark.parametrize(('name', 'fields'), [
+    ('saddle', {'rows': 8.0, 'sinks': 4.0, 'bias': 0, 'window': 'chunk'}),
+    ('streaming_llm', {'sinks': 4.0}), ('recent_frames', {'frames': 3.0})])
+def test_a_whole_number_may_be_written_as_a_float(name, fields):
+    target = StreamingSession(
+        load('smolvlm'), make_policy(name, budget=160, **fields), **ROOM)
+    for number in range(9):
+        show(target, number)
+        target.tell(words(load('smolvlm'), 20, number))
+    assert target.stats().evictions and target.kept(0).shape[1] <= 160
+
+
+@pytest.mark.parametrize(('name', 'value'), [
+    ('chunk', 0), ('chunk', -1), ('max_question', 0), ('max_answer', 0), ('max_answer', -5)])
+def test_a_setting_out_of_range_is_refused(name, value):
+    with pytest.raises(EngineError) as refusal:
+        session('llama', 'saddle', 160, **{name: value})
+    assert name in one_line(refusal)
+
+
+@pytest.mark.parametrize('ids', [[5, 10**6], [5, -1]])
+def test_a_token_that_is_none_is_refused(ids):
+    target = session('llama', 'saddle', 160)
+    before = target.kept(0)
+    with pytest.raises((EngineError, IndexError)):
+        target.tell(ids)
+    assert target.kept(0).equal(before)
 
 
 def test_every_option_of_a_policy_is_described():

@@ -16,8 +16,8 @@
 
 import pytest
 from safetensors.torch import load_file
-from zoo import FAMILIES, load, POLICIES, session, show, words
 import zoo
+from zoo import FAMILIES, load, POLICIES, session, show, words
 
 LONG = 900
 
@@ -97,6 +97,37 @@ def test_a_question_that_never_was_does_not_change_what_follows(family):
     assert lives[0][1].equal(lives[1][1])
 
 
+@pytest.mark.parametrize('row', ['saddle', 'saddle_heads', 'recent_frames'])
+@pytest.mark.parametrize('family', ['smolvlm', 'qwen3_vl'])
+@pytest.mark.parametrize('call', ['observe', 'tell', 'ask', 'choose', 'decode'])
+def test_a_pass_that_fails_leaves_no_trace(family, row, call, tmp_path):
+    """A GPU may run out of memory in the middle of any forward pass."""
+    target = lived(family, row)
+    model = load(family)
+    before = memory(target, tmp_path)
+    expected = target.answer('Where is the cup?', max_tokens=6).text
+    passes = [3 if call == 'decode' else 1]
+
+    def fail(*_):
+        passes[0] -= 1
+        if not passes[0]:
+            raise RuntimeError('out of memory')
+
+    broken = model.model.get_decoder().layers[-1].register_forward_hook(fail)
+    with pytest.raises(RuntimeError, match='out of memory'):
+        if call == 'observe':
+            show(target, 50)
+        elif call == 'tell':
+            target.tell(words(model, 20, 50))
+        else:
+            choices = ['yes', 'not at all'] if call == 'choose' else None
+            target.answer('Where is the cup?', max_tokens=6, choices=choices)
+    broken.remove()
+    assert same(memory(target, tmp_path), before)
+    assert target.frames_seen == 6 and target.newest.ordinal == 5
+    assert target.answer('Where is the cup?', max_tokens=6).text == expected
+
+
 def test_a_remembered_question_stays():
     target = lived('llama', 'saddle')
     seen = target.stats().tokens_seen
@@ -104,6 +135,19 @@ def test_a_remembered_question_stays():
     question = len(load('llama').adapter.prompt.question('Where is the cup?'))
     assert target.stats().tokens_seen >= seen + question + answer.tokens
     assert target.kept(0).max() > seen
+
+
+def test_a_remembered_answer_left_in_the_middle_is_kept_as_far_as_it_went():
+    prompt = load('llama').adapter.prompt
+    target = lived('llama', 'full')
+    before = target.kept(0).shape[1]
+    for piece in target.ask('Where is the cup?', max_tokens=12, remember=True):
+        assert piece
+        break
+    target.tell(words(load('llama'), 1, 0))
+    grown = target.kept(0).shape[1] - before - 1
+    turn = len(prompt.question('Where is the cup?')) + len(prompt.reopen())
+    assert turn < grown < turn + 12
 
 
 def test_reset_forgets_all_but_the_system_prompt(tmp_path):

@@ -19,14 +19,13 @@ from pathlib import Path
 import subprocess
 import sys
 
+from infmllm_ros.engine import load_model, MemoryFileError, StreamingSession
 import pytest
 from zoo import folder, load, POLICIES, session, show, words
 
-from infmllm_ros.engine import load_model, MemoryFileError, StreamingSession
-
 FAMILIES = ('smolvlm', 'qwen2_5_vl', 'llama')
 
-REVIVE = '''
+REVIVE = """
 import json, sys
 import torch
 from infmllm_ros.engine import load_model, StreamingSession
@@ -43,7 +42,7 @@ for folder, path in json.loads(sys.argv[1]):
                 answer.evidence], session.kept(0).tolist(), session.stats().frames_seen,
                 session.stats().tokens_seen])
 print('REVIVED' + json.dumps(out))
-'''
+"""
 
 
 def lived(family, row):
@@ -76,10 +75,24 @@ def test_a_new_process_remembers_and_answers_alike(tmp_path):
                            capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert child.returncode == 0, child.stderr
     found = json.loads(child.stdout.split('REVIVED')[1])
-    for (place, path), one, other in zip(work, found, json.loads(json.dumps(expected))):
+    for (_, path), one, other in zip(work, found, json.loads(json.dumps(expected))):
         evidence, own = one.pop(3), other.pop(3)
         assert one == other, path
         assert [e[:3] for e in evidence] == [e[:3] for e in own]
+
+
+def test_the_newest_frame_is_known_after_all_frames_are_forgotten(tmp_path):
+    model = load('llava_onevision')
+    target = session('llava_onevision', 'streaming_llm', 84, max_question=16, chunk=64)
+    for number in range(5):
+        show(target, number)
+    for number in range(4):
+        target.tell(words(model, 60, number))
+    assert target.stats().frames_retained == 0 and target.newest.ordinal == 4
+    target.save(tmp_path / 'memory')
+    revived = StreamingSession.load(tmp_path / 'memory', model)
+    assert revived.newest == target.newest
+    assert revived.answer('Where?', max_tokens=2).stamp_ns == 4 * 10**9
 
 
 def refusal(path, model):

@@ -16,14 +16,21 @@
 
 import dataclasses
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 from references import (
-    keep_recent_frames, keep_streaming_llm, logits_plainly, OneLayer, SaddleReference, TinyLlama)
+    keep_recent_frames,
+    keep_streaming_llm,
+    logits_plainly,
+    OneLayer,
+    SaddleReference,
+    TinyLlama,
+)
 from tape import frame_tokens, Tape, text_tokens
 import torch
-from zoo import changed, load, ONE_LAYER, plain, picture, session, words
+from zoo import changed, load, ONE_LAYER, picture, plain, session, words
 
 TWO_LAYERS = changed(num_hidden_layers=2)
 PROBE = 'What now?'
@@ -117,7 +124,7 @@ CASES = {  # fields of the policy -> what differs from the paper's reading
 def replay(reference, chunks, guidance=()):
     """Feed the chunks of one call to the reference: words, frames and probes, no questions."""
     for chunk in chunks:
-        if guidance and [token.id for token in chunk] == guidance:
+        if guidance and [token.word for token in chunk] == guidance:
             reference.probe(chunk)
         else:
             reference.feed(chunk)

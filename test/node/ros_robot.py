@@ -123,8 +123,9 @@ class Robot:
         self.jpegs = self.node.create_publisher(CompressedImage, 'image/compressed', 1)
         self.queries = self.node.create_publisher(String, 'query', 10)
         self.requests = self.node.create_publisher(Query, 'query_request', 10)
-        self._clients = {name: self.node.create_client(kind, name)
-                         for name, kind in SERVICES.items()}
+        self._clients: dict[str, Any] = {}
+        for name, kind in SERVICES.items():
+            self.add_client(kind, name)
         self._stamp = 0
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
@@ -203,6 +204,10 @@ class Robot:
 
     # Services.
 
+    def add_client(self, kind: Any, name: str) -> None:
+        """Make a client for `call`."""
+        self._clients[name] = self.node.create_client(kind, name)
+
     def meet(self, name: str = 'infmllm/get_state') -> None:
         """
         Wait until node and robot have discovered each other.
@@ -251,13 +256,18 @@ class Robot:
         return self.call('infmllm/set_parameters', SetParameters.Request(
             parameters=[parameter])).results[0]
 
-    def diagnostic(self, item: str, condition: Callable[[Any], bool]) -> Any:
-        """Wait for a status of the node that fulfils a condition."""
-        name = f'{self.node.get_namespace().strip("/")}/infmllm: {item}'
+    def diagnostic(self, item: str, condition: Callable[[Any], bool], node: str = 'infmllm',
+                   meanwhile: Callable[[], Any] = lambda: None) -> Any:
+        """Wait for a new status of a node that fulfils a condition, doing something meanwhile."""
+        name = f'{self.node.get_namespace().strip("/")}/{node}: {item}'
         start = len(self.got['/diagnostics'])
-        return wait_for(
-            lambda: [s for a in self.got['/diagnostics'][start:] for s in a.status
-                     if s.name == name and condition(s)], f'diagnostic {item}')[0]
+
+        def found() -> list[Any]:
+            meanwhile()
+            return [s for a in self.got['/diagnostics'][start:] for s in a.status
+                    if s.name == name and condition(s)]
+
+        return wait_for(found, f'diagnostic {item}')[0]
 
 
 def ns(stamp: Any) -> int:

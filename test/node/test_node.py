@@ -21,6 +21,14 @@ import numpy as np
 from PIL import Image as Pillow
 import pytest
 
+pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+pytest.importorskip('infmllm_msgs', reason='needs the interface package infmllm_msgs')
+from infmllm_msgs.msg import CacheStats  # noqa: E402
+from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
+from ros_robot import ns, wait_for  # noqa: E402
+from sensor_msgs.msg import CompressedImage  # noqa: E402
+from std_msgs.msg import String  # noqa: E402
+
 BUDGET = 256
 
 
@@ -42,13 +50,7 @@ def seen(node, robot):
     return robot.show()
 
 
-def wait_for(*args):
-    from ros_robot import wait_for
-    return wait_for(*args)
-
-
 def stamp(message):
-    from ros_robot import ns
     return ns(message.header.stamp)
 
 
@@ -75,7 +77,7 @@ def test_silence_is_explained_once_in_the_log_and_always_in_diagnostics(node, ro
     robot.show()
     node.wait_for_log('images come again')
     assert len(node.lines('no image on')) == 1
-    robot.diagnostic('image input', lambda s: robot.show() and s.level == b'\x00')
+    robot.diagnostic('image input', lambda s: s.level == b'\x00', meanwhile=robot.show)
 
 
 def test_an_answer_has_the_stamp_of_the_newest_frame(node, robot, seen):
@@ -110,7 +112,6 @@ def test_the_pieces_of_the_stream_make_the_answer(node, robot, seen):
 
 
 def test_a_plain_string_is_a_question(node, robot, seen):
-    from std_msgs.msg import String
     wait_for(robot.queries.get_subscription_count, 'the node subscribes')
     robot.queries.publish(String(data='A plain question?'))
     answer = wait_for(lambda: [a for a in robot.got['answer']
@@ -268,29 +269,48 @@ def test_a_live_parameter_counts_at_once(node, robot, seen):
 
 def test_diagnostics_name_every_part(node, robot, seen):
     for item in ('node', 'image input', 'memory', 'worker'):
-        robot.diagnostic(item, lambda s: robot.show() and s.level == b'\x00')
+        robot.diagnostic(item, lambda s: s.level == b'\x00', meanwhile=robot.show)
 
 
-def test_compressed_images_arrive(start, robot, tiny):
-    from sensor_msgs.msg import CompressedImage
+def test_autostart_does_not_undo_a_later_deactivate(node, robot, seen):
+    assert robot.change('deactivate')
+    for _ in range(20):
+        assert robot.state() == 'inactive'
+    robot.diagnostic('node', lambda s: 'inactive' in s.message and s.level == b'\x01')
+    assert robot.state() == 'inactive'
+    assert robot.change('activate')
+    assert stamp(robot.ask('Still there?', max_tokens=2)) == seen
+
+
+def test_compressed_images_an_incompatible_camera_and_a_clock_that_never_starts(
+        start, robot, tiny):
+    topic = '/test_node/jpegs/compressed'
     node = start({'model': tiny, 'autostart': 'true', 'image_transport': 'compressed',
                   'budget_tokens': BUDGET, 'max_question_tokens': 96, 'max_answer_tokens': 32,
-                  'stats_period': 0.05},
-                 '-r', '__node:=jpeg', '-r', 'cache_stats:=jpeg_stats', '-r', 'query:=jpeg_query',
-                 '-r', 'query_request:=jpeg_query_request', '-r', 'image:=jpeg_image')
-    node.wait_for_log('active: images from /test_node/jpeg_image/compressed')
-    from infmllm_msgs.msg import CacheStats
+                  'stats_period': 0.05, 'image_timeout': 0.1, 'use_sim_time': 'true',
+                  f'qos_overrides.{topic}.subscription.reliability': 'reliable'},
+                 '-r', '__node:=other', '-r', 'image:=jpegs', '-r', 'cache_stats:=other_stats',
+                 '-r', 'query:=other_query', '-r', 'query_request:=other_request')
+    node.wait_for_log(f'active: images from {topic}')
     got = []
-    robot.node.create_subscription(CacheStats, 'jpeg_stats', got.append, 10)
-    publisher = robot.node.create_publisher(CompressedImage, 'jpeg_image/compressed', 1)
+    robot.node.create_subscription(CacheStats, 'other_stats', got.append, 10)
+    best_effort = robot.node.create_publisher(
+        CompressedImage, topic, QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
+    assert topic in node.wait_for_log('offers no compatible reliability')
+    status = robot.diagnostic('image input', lambda s: 'reliability' in s.message, 'other')
+    assert status.level == b'\x02'
+    assert 'qos_overrides' in status.message
+    robot.node.destroy_publisher(best_effort)
+
+    publisher = robot.node.create_publisher(CompressedImage, topic, 1)
     wait_for(publisher.get_subscription_count, 'the node subscribes')
-    pixels = np.full((48, 64, 3), 90, np.uint8)
     data = io.BytesIO()
-    Pillow.fromarray(pixels).save(data, 'jpeg')
+    Pillow.fromarray(np.full((48, 64, 3), 90, np.uint8)).save(data, 'jpeg')
     message = CompressedImage(format='jpeg', data=array.array('B', data.getvalue()))
     message.header.stamp.sec = 77
     publisher.publish(message)
     wait_for(lambda: got and got[-1].frames_seen == 1, 'the frame is seen')
     assert got[-1].header.stamp.sec == 77
     assert got[-1].images_bad == 0
+    assert len(node.lines('no compatible reliability')) == 1
     assert node.stop() == 0

@@ -19,7 +19,11 @@ import time
 
 import pytest
 
-PATCHED = """
+pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+pytest.importorskip('infmllm_msgs', reason='needs the interface package infmllm_msgs')
+from ros_robot import wait_for  # noqa: E402
+
+LOADING = """
 import sys, time
 from infmllm_ros.node import node
 from infmllm_ros.node.__main__ import main
@@ -30,6 +34,18 @@ def load(settings, log):
 
 node.open_session = load
 sys.exit(main())
+"""
+
+IMPORTING = """
+import sys, time
+from infmllm_ros.node import __main__ as program
+
+def load(name):
+    print('importing for ever', flush=True)
+    time.sleep(600)
+
+program.importlib.import_module = load
+sys.exit(program.main())
 """
 
 
@@ -65,44 +81,49 @@ def test_a_wrong_argument_ends_the_process_with_one_clear_line(ended, case, name
         assert text in lines[0]
 
 
-def test_an_unknown_policy_in_the_file_leaves_the_node_unconfigured(start, robot, tiny):
-    node = start({'model': tiny, 'policy': 'nonsense', 'autostart': 'true'})
-    node.wait_for_log('configure failed')
-    assert len(node.lines('[ERROR]')) == 1
-    assert 'nonsense' in node.log
-    assert 'saddle' in node.log
-    robot.meet()
-    assert robot.state() == 'unconfigured'
-    assert node.stop() == 0
-
-
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_in_the_middle_of_an_answer_ends_the_process_well(start, robot, tiny, number):
-    from ros_robot import wait_for
-    node = start({'model': tiny, 'autostart': 'true', 'budget_tokens': 256, 'stats_period': 0.05,
-                  'max_question_tokens': 96, 'max_answer_tokens': 4000})
-    node.wait_for_log('active: images from')
-    robot.show()
+@pytest.fixture(scope='module')
+def answering(start, robot, tiny):
+    """Start two nodes, and have both in the middle of an answer."""
+    nodes = [start({'model': tiny, 'autostart': 'true', 'budget_tokens': 256,
+                    'stats_period': 0.05, 'max_question_tokens': 96, 'max_answer_tokens': 2000},
+                   '-r', f'__node:={name}') for name in ('first', 'second')]
+    for node in nodes:
+        node.wait_for_log('active: images from')
+    wait_for(lambda: robot.images.get_subscription_count() == 2, 'both subscribe to images')
+    wait_for(lambda: robot.requests.get_subscription_count() == 2, 'both subscribe to questions')
+    wait_for(lambda: robot.image() and len({
+        s.process_bytes for s in robot.got['cache_stats'] if s.frames_seen}) > 1, 'both see')
     id = robot.send('Tell me all.')
-    wait_for(lambda: robot.chunks(id), 'a first piece')
-    assert node.stop(number, timeout=5) == 0
-    assert not [a for a in robot.got['answer'] if a.id == id and a.finish_reason != 'cancelled']
-    assert 'Traceback' not in node.log
+    wait_for(lambda: [c.index for c in robot.chunks(id)].count(0) == 2, 'two first pieces')
+    return {signal.SIGINT: nodes[0], signal.SIGTERM: nodes[1]}
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_the_model_loads_ends_the_process_well(start, number):
-    node = start({'model': 'any', 'autostart': 'true'}, program=('-c', PATCHED))
-    node.wait_for_log('loading for ever')
+def test_a_signal_in_the_middle_of_an_answer_ends_the_process_well(answering, number):
+    node = answering[number]
     assert node.stop(number, timeout=5) == 0
     assert 'Traceback' not in node.log
 
 
-def test_two_signals_at_once_do_no_harm(start):
-    node = start({'model': 'any', 'autostart': 'true'}, program=('-c', PATCHED))
+@pytest.fixture(scope='module')
+def loading(start):
+    """Start two nodes that load a model for ever."""
+    return {number: start({'model': 'any', 'autostart': 'true'}, program=('-c', LOADING))
+            for number in (signal.SIGINT, signal.SIGTERM)}
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_model_loads_ends_the_process_well(loading, number):
+    node = loading[number]
     node.wait_for_log('loading for ever')
-    node.process.send_signal(signal.SIGINT)
-    time.sleep(0.05)
-    node.process.send_signal(signal.SIGINT)
+    node.process.send_signal(number)
+    time.sleep(0.05)  # the second, as a launch file sends it after a terminal, does no harm
+    assert node.stop(number, timeout=5) == 0
+    assert 'Traceback' not in node.log
+
+
+def test_a_signal_while_torch_is_imported_ends_the_process_well(start):
+    node = start({}, program=('-c', IMPORTING))
+    node.wait_for_log('importing for ever')
     assert node.stop(signal.SIGTERM, timeout=5) == 0
     assert 'Traceback' not in node.log

@@ -26,7 +26,7 @@ import transformers
 
 from .base import Adapter
 from .llava_onevision import LlavaOnevision
-from .qwen_vl import Qwen3VL, Qwen25VL
+from .qwen_vl import Qwen3VL, QwenVL
 from .smolvlm import SmolVLM
 from .source import first_line, quiet, Source
 from .text import Text
@@ -34,7 +34,7 @@ from ..errors import ModelError
 
 ADAPTERS: dict[str, type[Adapter]] = {
     model_type: adapter
-    for adapter in (LlavaOnevision, Qwen25VL, Qwen3VL, SmolVLM, Text)
+    for adapter in (LlavaOnevision, QwenVL, Qwen3VL, SmolVLM, Text)
     for model_type in adapter.model_types
 }
 
@@ -68,14 +68,6 @@ class ModelSpec:
     def context_limit(self) -> int:
         """Positions that the language model was trained for."""
         return self.config.get_text_config(decoder=True).max_position_embeddings
-
-    def kv_bytes_per_token(self, dtype: torch.dtype) -> int:
-        """Bytes of one token's keys and values over all full-attention layers."""
-        text = self.config.get_text_config(decoder=True)
-        layers = getattr(text, 'layer_types', None) or ['full_attention'] * text.num_hidden_layers
-        head_dim = getattr(text, 'head_dim', None) or text.hidden_size // text.num_attention_heads
-        per_layer = 2 * text.num_key_value_heads * head_dim * dtype.itemsize
-        return layers.count('full_attention') * per_layer
 
 
 @dataclass(eq=False)

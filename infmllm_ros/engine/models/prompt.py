@@ -38,7 +38,7 @@ class Media:
 
     Parameters
     ----------
-    type : str
+    kind : str
         The content type to put in front of the question: 'image' or 'video'.
     placeholder : str
         What the template writes for it; the frames of the memory stand there.
@@ -46,7 +46,7 @@ class Media:
         Text that the family's processor puts between the last frame and the question.
     """
 
-    type: str
+    kind: str
     placeholder: str
     after: str = ''
 
@@ -133,10 +133,10 @@ class Prompt:
         torch.Tensor
             int64 [n].
         """
-        turns = self._turns
+        turns, system = self._turns, system.strip()
         if not system:
             return self._encode(turns.bare)
-        return self._encode(turns.start, system.strip(), turns.system)
+        return self._encode(turns.start, system, turns.system)
 
     def question(self, text: str) -> torch.Tensor:
         """Tokenize a question, the end of the user turn and the opening of the answer: [n]."""
@@ -174,7 +174,7 @@ class Prompt:
         for place, part in enumerate(parts):
             done = 0
             for found in self._added.finditer(part) if place % 2 == 0 else ():
-                ids += self._encode_plain(run + part[done : found.start()])
+                ids += self._encode_plain(run + part[done:found.start()])
                 ids.append(self._added_ids[found[0].strip()])
                 run, done = '', found.end()
             run += part[done:]
@@ -251,7 +251,7 @@ def _cut(tokenizer: Any, form: Callable[[str], Any], media: Media | None) -> _Tu
     def to_frames(text: str) -> tuple[str, str]:
         return _part(text, media.placeholder) if media else (text, '')
 
-    shown = [{'type': media.type}] if media else []
+    shown = [{'type': media.kind}] if media else []
     question = form(QUESTION)
     user = {'role': 'user', 'content': shown + question if media else question}
     answer = {'role': 'assistant', 'content': form(ANSWER)}
@@ -264,11 +264,11 @@ def _cut(tokenizer: Any, form: Callable[[str], Any], media: Media | None) -> _Tu
     except (jinja2.TemplateError, _NotThereError):
         start, system = bare, '\n\n'  # no system turn in this family: it opens the user turn
     before_answer = _part(_part(render(user, answer, generate=False), QUESTION)[1], ANSWER)[0]
-    lead = before_answer[len(generate) :] if before_answer.startswith(generate) else ''
+    lead = before_answer[len(generate):] if before_answer.startswith(generate) else ''
     reopen = to_frames(_part(_part(render(user, answer, user), ANSWER)[1], QUESTION)[0])[0]
     if not media:
         # A space before the question belongs to its first word, as tokenizers see it.
-        ask = opening[len(opening.rstrip(' ')) :]
+        ask = opening[len(opening.rstrip(' ')):]
         bare, system, reopen = (part.removesuffix(ask) for part in (bare, system, reopen))
     else:
         ask += media.after

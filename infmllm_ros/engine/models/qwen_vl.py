@@ -29,7 +29,7 @@ from .. import preprocess
 TOKENS_PER_FRAME = 256
 
 
-class Qwen25VL(Adapter):
+class QwenVL(Adapter):
     """
     Each frame is an image of its own: ``<|vision_start|> placeholders <|vision_end|>``.
 
@@ -85,7 +85,7 @@ class Qwen25VL(Adapter):
         return {'image': output}, rows // self.merge, cols // self.merge
 
 
-class Qwen3VL(Qwen25VL):
+class Qwen3VL(QwenVL):
     """As Qwen2.5-VL, with the time of each frame as text before it."""
 
     model_types = ('qwen3_vl',)

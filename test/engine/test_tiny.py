@@ -1,0 +1,55 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The tiny random models: whole folders, the same each time, with what a test wants changed."""
+
+from pathlib import Path
+
+from infmllm_ros.bundled.tiny import FAMILIES, make_tiny
+from infmllm_ros.engine import load_model
+import pytest
+import torch
+import transformers
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_tiny_folders_are_the_same_for_the_same_seed(family, tmp_path):
+    one, two, other = (
+        Path(make_tiny(family, tmp_path / name, seed=seed))
+        for name, seed in (('one', 0), ('two', 0), ('other', 1)))
+    for path in one.iterdir():
+        assert path.read_bytes() == (two / path.name).read_bytes(), path.name
+    weights = 'model.safetensors'
+    assert (one / weights).read_bytes() != (other / weights).read_bytes()
+
+
+def test_tiny_folders_leave_the_random_state_alone(tmp_path):
+    torch.manual_seed(7)
+    expected = torch.rand(1)
+    torch.manual_seed(7)
+    make_tiny('llama', tmp_path)
+    assert torch.rand(1).equal(expected)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_tiny_folders_take_changes_of_the_language_model(family, tmp_path):
+    folder = make_tiny(family, tmp_path, num_hidden_layers=1, num_key_value_heads=1)
+    config = transformers.AutoConfig.from_pretrained(folder).get_text_config()
+    assert (config.num_hidden_layers, config.num_key_value_heads) == (1, 1)
+    load_model(folder, device='cpu')
+
+
+def test_an_unknown_tiny_family_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="'gpt'.*smolvlm"):
+        make_tiny('gpt', tmp_path)
