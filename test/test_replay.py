@@ -307,3 +307,26 @@ def test_the_command_reports_in_one_line_and_by_its_exit_status(ros, tmp_path):
     alone = command('--wait', '0.2')
     assert alone.returncode == 3
     assert 'nobody subscribed to /image within 0.2 s' in alone.stderr
+
+
+def test_the_launch_file_plays_what_it_is_told_to():
+    pytest.importorskip('launch_ros', reason='needs launch, which a ROS 2 distribution brings')
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    from launch import LaunchContext
+    spec = spec_from_file_location(
+        'replay_launch', Path(__file__).parents[1] / 'launch' / 'replay.launch.py')
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    context = LaunchContext()
+    for argument in module.ARGUMENTS:
+        argument.execute(context)
+    context.launch_configurations.update(
+        input='/a/bag', bag_topic='/left', namespace='robot', image_topic='front/image')
+    [player] = module.play(context)
+    words = [part[0].text for part in player.cmd]
+    assert words[1:3] == ['-m', 'infmllm_ros.replay.player'] and '--compressed' not in words
+    for option, value in (('--bag-topic', '/left'), ('--rate', '1.0'), ('--topic', 'front/image'),
+                          ('-r', '__ns:=/robot')):
+        assert words[words.index(option) + 1] == value
+    assert '/a/bag' in words

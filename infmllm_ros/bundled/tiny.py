@@ -249,7 +249,8 @@ def _config(family: str, ids: dict[str, int], text: dict[str, Any], vocabulary: 
     if family == 'smolvlm':
         config = transformers.SmolVLMConfig(
             text_config={'model_type': 'llama', **shape, **text},
-            vision_config=siglip,
+            # transformers before 5.21 merges image tokens in blocks of patch_size
+            vision_config={**siglip, 'image_size': 16, 'patch_size': 4},
             image_token_id=ids['<image>'],
             pad_token_id=pad,
             scale_factor=2,
@@ -258,9 +259,9 @@ def _config(family: str, ids: dict[str, int], text: dict[str, Any], vocabulary: 
             **half,
             'image_processor_type': 'SmolVLMImageProcessor',
             'resample': 1,
-            'size': {'longest_edge': 224},
-            'max_image_size': {'longest_edge': 56},
-            'video_sampling': {'fps': 1, 'max_frames': 64, 'video_size': {'longest_edge': 56}},
+            'size': {'longest_edge': 64},
+            'max_image_size': {'longest_edge': 16},
+            'video_sampling': {'fps': 1, 'max_frames': 64, 'video_size': {'longest_edge': 16}},
         }
         return config, transformers.SmolVLMForConditionalGeneration, settings
     if family == 'llava_onevision':

@@ -51,6 +51,12 @@ class Settings:
     max_answer: int = 256
     chunk: int = 256
 
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ('max_question', 'max_answer', 'chunk'):
+            if getattr(self, name) < 1:
+                raise BudgetError(f'{name} is {getattr(self, name)}, must be at least 1 token')
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -195,6 +195,11 @@ def test_the_memory_stays_at_its_budget(node, robot, seen):
     assert status.level == b'\x00'
 
 
+def test_diagnostics_name_every_part(node, robot, seen):
+    for item in ('node', 'image input', 'memory', 'worker'):
+        robot.diagnostic(item, lambda s: s.level == b'\x00', meanwhile=robot.show)
+
+
 @pytest.mark.parametrize(('question', 'fields', 'named'), [
     ('', {}, 'empty'),
     (' \n\t', {}, 'empty'),
@@ -265,11 +270,6 @@ def test_a_live_parameter_counts_at_once(node, robot, seen):
     assert robot.ask('Four').status == 3
     assert robot.set('max_query_chars', 1000).successful
     assert robot.ask('Four', max_tokens=2).status == 0
-
-
-def test_diagnostics_name_every_part(node, robot, seen):
-    for item in ('node', 'image input', 'memory', 'worker'):
-        robot.diagnostic(item, lambda s: s.level == b'\x00', meanwhile=robot.show)
 
 
 def test_autostart_does_not_undo_a_later_deactivate(node, robot, seen):

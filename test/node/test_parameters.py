@@ -118,3 +118,11 @@ def test_when_a_parameter_may_change():
     assert 'restart' in refusal('autostart', True, configured=False)
     assert '5.0' in refusal('temperature', 9.0, configured=False)
     assert not refusal('use_sim_time', True, configured=True)
+
+
+def test_a_misspelt_parameter_is_pointed_out_and_those_of_others_are_not():
+    lines = parameters.misspelt(['saddle.sink', 'budget_token', 'use_sim_time', 'robot_width',
+                                 'model', 'qos_overrides./image.subscription.depth'])
+    assert len(lines) == 2
+    assert 'saddle.sinks' in lines[0]
+    assert 'budget_tokens' in lines[1]

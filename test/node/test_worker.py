@@ -20,8 +20,11 @@ import time
 import weakref
 
 from infmllm_ros.engine import Answer, QuestionTooLong, Stats
+from infmllm_ros.node.loading import open_session
 from infmllm_ros.node.mailbox import Frame, Mailbox
+from infmllm_ros.node.parameters import Settings
 from infmllm_ros.node.worker import Outcome, Question, Status, Worker
+import numpy as np
 import pytest
 
 TIMEOUT = 20.0
@@ -371,6 +374,21 @@ def test_stop_frees_the_session(listener):
     assert worker.stop(TIMEOUT)
     gc.collect()
     assert alive() is None
+
+
+def test_stop_frees_a_real_model(listener, tiny):
+    settings = Settings(model=tiny, budget_tokens=256, max_question_tokens=96)
+    worker = Worker(listener)
+    worker.load(lambda: open_session(settings, print)).result(60)
+    worker.resume()
+    worker.offer(Frame(np.zeros((32, 32, 3), np.uint8), 1))
+    listener.wait(lambda: listener.seen)
+    assert listener.outcome(ask(worker, settings={'max_tokens': 2})).status == Status.OK
+    listener.outcomes.clear()
+    alive = [weakref.ref(worker._session), weakref.ref(worker._session.model.model)]
+    assert worker.stop(TIMEOUT)
+    gc.collect()
+    assert [ref() for ref in alive] == [None, None]
 
 
 def test_stop_does_not_wait_for_ever(worker, session, listener):

@@ -68,6 +68,8 @@ def check(policy: Any, spec: Field) -> None:
     elif not number or isinstance(default, int) and value != int(value):
         kind = 'whole number' if isinstance(default, int) else 'number'
         raise PolicyError(f'{name} is {value!r}, must be a {kind}')
+    else:
+        setattr(policy, spec.name, type(default)(value))        # 4.0 is a whole number too
     if meta['choices'] and value not in meta['choices']:
         raise PolicyError(f'{name} is {value!r}, must be one of {", ".join(meta["choices"])}')
     low, high = meta['low'], meta['high']
