@@ -35,7 +35,7 @@ MAKEFLAGS += -j2
 setup: $(DONE)/package $(DONE)/msgs
 
 test: setup
-	$(RUN) $(VENV)/bin/python -m pytest
+	$(RUN) $(VENV)/bin/python -m pytest -n 2 --dist loadfile --timeout 300
 
 lint: setup
 	$(RUN) $(VENV)/bin/python -m pytest -m linter test/test_*.py

@@ -39,11 +39,12 @@ from infmllm_ros.replay.audience import Audience, MIB, stamp_of
 from infmllm_ros.replay.player import DEPTH, Played, Player
 from infmllm_ros.replay.sources import COMPRESSED, open_source, Source, SourceError
 from infmllm_ros.replay.terminal import printable, Screen
+from infmllm_ros.replay.transport import make_room
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
-QUESTIONS = ('What is in front of you?', 'What colour is the traffic light?',
+QUESTIONS = ('What is in front of you?', 'What has changed in the last seconds?',
              'What has happened since the beginning?')
 NAMESPACE = 'demo'  # apart from a robot's own topics
 BUDGET = 1024  # [tokens] of the tiny model: it fills within seconds
@@ -58,18 +59,6 @@ class DemoError(Exception):
     """The demo cannot go on; one line."""
 
 
-def share(path: str) -> Path:
-    """Return a file of the package, in a source checkout or an installed share folder."""
-    here = Path(__file__).resolve().parents[1] / path
-    if here.exists():
-        return here
-    try:
-        from ament_index_python import get_package_share_directory
-        return Path(get_package_share_directory('infmllm_ros')) / path
-    except (ImportError, LookupError, OSError):  # installed by pip, AMENT_PREFIX_PATH not set
-        return Path(sys.prefix) / 'share' / 'infmllm_ros' / path
-
-
 def settle_environment() -> None:
     """Keep this process and the node to themselves, and give them room for raw images."""
     environment = os.environ
@@ -77,10 +66,7 @@ def settle_environment() -> None:
     environment.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     if environment.get('ROS_DISTRO') == 'humble':  # it knows only this one, later ones warn of it
         environment.setdefault('ROS_LOCALHOST_ONLY', '1')
-    names = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
-    old = environment.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')  # the others warn of it
-    if not any(environment.get(name) for name in names):
-        environment[names[old]] = str(share('config/fastdds_large_images.xml'))
+    make_room()
 
 
 def tiny_model() -> Path:
@@ -199,7 +185,8 @@ def verdict(played: Played, audience: Audience, status: int) -> list[tuple[str, 
     most = max(s.tokens for s in stats)
     return [
         ('frames arrived', f'{last.frames_received:,} of {played.frames:,} sent; '
-         f'{last.frames_seen:,} looked at', last.frames_received == played.frames and last.frames_seen > 0),
+         f'{last.frames_seen:,} looked at',
+         last.frames_received == played.frames and last.frames_seen > 0),
         ('memory', f'at most {most:,} tokens of a budget of {last.budget:,}; '
          f'{last.tokens_seen:,} went by', most <= last.budget),
         ('KV buffers', f'{last.kv_bytes / MIB:.2f} MiB, all the time',

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 import importlib
 import os
@@ -23,6 +24,7 @@ from pathlib import Path
 import signal
 import sys
 import threading
+import traceback
 from typing import Any
 
 import rclpy
@@ -58,27 +60,38 @@ def _import_node() -> Any:
     return None
 
 
-def _spin() -> tuple[int, bool]:
+def spin(executor: Any, ok: Callable[[], bool] = rclpy.ok) -> None:
+    """Run callbacks until the context ends; one that raises is reported and ends nothing."""
+    while ok():
+        try:
+            executor.spin()
+        except ExternalShutdownException:
+            return
+        except Exception as error:
+            if ok():  # else a callback has met the end of the context
+                logger = get_logger('infmllm')
+                logger.error(f'callback failed: {type(error).__name__}: {error}')
+                logger.debug(traceback.format_exc())
+
+
+def _run() -> tuple[int, bool]:
     """Run the node until it is told to end; returns the exit code and whether all has stopped."""
     module = _import_node()
     if module is None:
         return 0, False
-    node = None
     try:
         node = module.InfmllmNode()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        executor.spin()
     except module.ParameterError as error:
         get_logger('infmllm').fatal(str(error))
         return 1, True
-    except ExternalShutdownException:
-        pass
     except Exception:
-        if rclpy.ok():  # else a callback has met the end of the context
+        if rclpy.ok():  # else a signal came meanwhile
             raise
-    finally:
-        stopped = node is None or node.close(GRACE)
+        return 0, True
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    spin(executor)
+    stopped = node.close(GRACE)
     if stopped:
         node.destroy_node()
     return 0, stopped
@@ -112,7 +125,7 @@ def main(args: list[str] | None = None) -> int:
     if early.is_set():
         rclpy.try_shutdown()
         return 0
-    code, stopped = _spin()
+    code, stopped = _run()
     rclpy.try_shutdown()
     if not stopped:
         # A forward pass or an import still runs and cannot be interrupted.

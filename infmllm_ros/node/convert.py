@@ -80,11 +80,11 @@ def answer_message(question: Question, outcome: Outcome, max_chars: int) -> Answ
     return message
 
 
-def stats_message(health: Health, policy: str, frame: Frame | None, age_ms: float) -> CacheStats:
-    """Make the statistics message; `frame` is the newest observed, `age_ms` its age then."""
+def stats_message(health: Health, policy: str, age_ms: float) -> CacheStats:
+    """Make the statistics message; `age_ms` is how old the newest frame was when observed."""
     stats = health.stats
     return CacheStats(
-        header=header(frame), policy=policy, budget=stats.budget, capacity=stats.capacity,
+        header=header(health.newest), policy=policy, budget=stats.budget, capacity=stats.capacity,
         tokens=stats.tokens, usage=stats.usage, tokens_seen=stats.tokens_seen,
         tokens_evicted=stats.tokens_evicted, frames_received=health.frames_received,
         frames_seen=stats.frames_seen, frames_dropped=health.frames_dropped,
@@ -92,7 +92,7 @@ def stats_message(health: Health, policy: str, frame: Frame | None, age_ms: floa
         evictions=stats.evictions, answers=stats.answers, queries_pending=health.waiting,
         kv_bytes=stats.kv_bytes, process_bytes=process_bytes(), vision_ms=1e3 * stats.vision_s,
         prefill_ms=1e3 * stats.prefill_s, evict_ms=1e3 * stats.evict_s,
-        decode_ms=1e3 * stats.decode_s, frame_age_ms=age_ms)
+        decode_ms=1e3 * stats.decode_s, frame_age_ms=age_ms if health.newest else 0.0)
 
 
 def process_bytes() -> int:

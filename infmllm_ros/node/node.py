@@ -76,6 +76,8 @@ class InfmllmNode(LifecycleNode):
         """
         super().__init__('infmllm', **kwargs)
         parameters.declare(self)
+        for line in parameters.misspelt(getattr(self, '_parameter_overrides', ())):
+            self.get_logger().warning(line)
         self._state = 'unconfigured'
         self._error = ''  # why the last configure failed
         self._settings: Settings | None = None
@@ -83,7 +85,7 @@ class InfmllmNode(LifecycleNode):
         self._ending: list[Worker] = []  # told to stop while a job ran
         self._camera: CameraInput | None = None
         self._stats_timer: Any = None
-        self._newest: tuple[Frame | None, float] = (None, 0.0)  # observed; its age then [ms]
+        self._age_ms = 0.0  # of the newest frame when it had been observed
         self._bad_image = ('', -float('inf'))  # why the last one was dropped, and when
         self._queries = 0
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # timers run without sim time
@@ -220,7 +222,6 @@ class InfmllmNode(LifecycleNode):
     def _unload(self) -> None:
         self._close_inputs()
         self._state = 'unconfigured'
-        self._newest = (None, 0.0)
         if self._worker is not None:
             if not self._wait_for_worker(self._worker.stop):
                 self._ending.append(self._worker)
@@ -330,9 +331,8 @@ class InfmllmNode(LifecycleNode):
         return images.decode(message)
 
     def observed(self, frame: Frame) -> None:
-        """Note the newest frame that the model has seen."""
-        now = self.get_clock().now().nanoseconds
-        self._newest = (frame, (now - frame.stamp_ns) / 1e6)
+        """Note how old a frame is when the model has seen it."""
+        self._age_ms = (self.get_clock().now().nanoseconds - frame.stamp_ns) / 1e6
 
     def bad_image(self, frame: Frame, reason: str) -> None:
         """Report an image that was dropped."""
@@ -374,10 +374,8 @@ class InfmllmNode(LifecycleNode):
     # Timers.
 
     def _on_stats(self) -> None:
-        health = self._worker.health()
-        frame, age = self._newest
         self._publish(self._stats, convert.stats_message(
-            health, self._settings.policy, frame, age))
+            self._worker.health(), self._settings.policy, self._age_ms))
 
     def _on_diagnostics(self) -> None:
         health = self._worker.health() if self._worker else None

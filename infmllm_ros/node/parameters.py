@@ -22,7 +22,9 @@ prints.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, make_dataclass
+from difflib import get_close_matches
 import textwrap
 from typing import Any
 
@@ -236,6 +238,13 @@ def _descriptor(option: Option, dynamic: bool = False) -> Any:
             high = 2**63 - 1 if option.high is None else int(option.high)
             descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
     return descriptor
+
+
+def misspelt(names: Iterable[str]) -> list[str]:
+    """Point out names that were given a value, but are only like those of parameters."""
+    close = {name: get_close_matches(name, TABLE, 1, 0.8) for name in names if name not in TABLE}
+    return [f'parameter {name} does not exist: did you mean {match[0]}?'
+            for name, match in close.items() if match]
 
 
 def refusal(name: str, value: Any, configured: bool) -> str:

@@ -125,7 +125,8 @@ class Health:
     frames_received: int
     frames_dropped: int
     images_bad: int
-    stats: Stats | None
+    stats: Stats | None  # of the memory after the last job
+    newest: Frame | None  # the last frame observed
 
 
 class Worker:
@@ -172,8 +173,7 @@ class Worker:
         """Make the session in the worker's thread; the future ends with `None` or the error."""
         def job() -> None:
             self._session = build()
-            self._newest = None
-            self._stats = self._session.stats()
+            self._note(None)
         return self._command('load', job)
 
     def reset(self) -> Future:
@@ -181,8 +181,7 @@ class Worker:
         def job() -> None:
             self.mailbox.clear()
             self._session.reset()
-            self._newest = None
-            self._stats = self._session.stats()
+            self._note(None)
         return self._command('reset', job)
 
     def offer(self, frame: Frame) -> None:
@@ -251,7 +250,7 @@ class Worker:
                 failures=self._failures, last_failure=self._last_failure[0],
                 since_failure_s=now - self._last_failure[1],
                 frames_received=self.mailbox.received, frames_dropped=self.mailbox.dropped,
-                images_bad=self._images_bad, stats=self._stats)
+                images_bad=self._images_bad, stats=self._stats, newest=self._newest)
 
     # In the worker's thread.
 
@@ -328,9 +327,13 @@ class Worker:
             self._listener.bad_image(frame, str(error))
             return
         self._session.observe(image, frame.stamp_ns, frame.camera)
-        self._newest = frame
-        self._stats = self._session.stats()
         self._listener.observed(frame)
+        self._note(frame)
+
+    def _note(self, newest: Frame | None) -> None:
+        stats = self._session.stats()
+        with self._wake:
+            self._newest, self._stats = newest, stats
 
     def _answer(self, question: Question) -> None:
         try:
@@ -345,7 +348,7 @@ class Worker:
         except Exception as error:
             self._fail('question', error)
             outcome = Outcome(Status.FAILED, f'{type(error).__name__}: {error}')
-        self._stats = self._session.stats()
+        self._note(self._newest)
         self._listener.answered(question, outcome)
 
     def _outcome(self, question: Question) -> Outcome:

@@ -31,6 +31,7 @@ import threading
 import time
 
 from infmllm_ros.replay.sources import COMPRESSED, Frame, open_source, SECOND, Source, SourceError
+from infmllm_ros.replay.transport import make_room
 import numpy as np
 from PIL import Image as PillowImage
 import rclpy
@@ -221,6 +222,7 @@ def main(argv: list[str] | None = None) -> int:
     """Play and report; return 0, or 2 on an input that cannot be played, 3 if nobody listens."""
     argv = sys.argv[1:] if argv is None else argv
     arguments = _arguments(remove_ros_args(['player', *argv])[1:])
+    make_room()
     rclpy.init(args=argv)
     node = rclpy.create_node('player')
     try:
