@@ -35,6 +35,7 @@ setup(
         'jinja2',
         'numpy',
         'pillow',
+        'pyyaml',
         'torch',
         'transformers>=5.20,<6',
     ],

@@ -74,40 +74,37 @@ def spin(executor: Any, ok: Callable[[], bool] = rclpy.ok) -> None:
                 logger.debug(traceback.format_exc())
 
 
-def _run() -> tuple[int, bool]:
-    """Run the node until it is told to end; returns the exit code and whether all has stopped."""
+def _run() -> int:
+    """Run the node until the process is told to end; returns the exit code."""
     module = _import_node()
     if module is None:
-        return 0, False
+        return 0
     try:
         node = module.InfmllmNode()
     except module.ParameterError as error:
         get_logger('infmllm').fatal(str(error))
-        return 1, True
+        return 1
     except Exception:
         if rclpy.ok():  # else a signal came meanwhile
             raise
-        return 0, True
+        return 0
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     spin(executor)
-    stopped = node.close(GRACE)
-    if stopped:
-        node.destroy_node()
-    return 0, stopped
+    node.close(GRACE)
+    node.destroy_node()
+    return 0
 
 
-def main(args: list[str] | None = None) -> int:
+def run(arguments: list[str]) -> int:
     """
-    Run the node.
+    Run the node with command line arguments.
 
     Returns
     -------
     int
-        0 after SIGINT or SIGTERM, within 5 s also while the model loads or works; 1 when a
-        parameter file or a parameter is wrong.
+        Exit code: 0 after SIGINT or SIGTERM; 1 when a parameter file or a parameter is wrong.
     """
-    arguments = sys.argv if args is None else args
     # No KeyboardInterrupt in the middle of anything: rclpy's own handler, which calls this one,
     # ends the context for either signal, and all waiting is done in steps that look at that.
     early = threading.Event()
@@ -122,18 +119,25 @@ def main(args: list[str] | None = None) -> int:
     except Exception as error:
         print(f'infmllm: {" ".join(str(error).split())}', file=sys.stderr)
         return 1
-    if early.is_set():
+    try:
+        return 0 if early.is_set() else _run()
+    finally:
         rclpy.try_shutdown()
-        return 0
-    code, stopped = _run()
-    rclpy.try_shutdown()
-    if not stopped:
-        # A forward pass or an import still runs and cannot be interrupted.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+
+
+def main() -> None:
+    """Run the node as the whole process."""
+    try:
+        code = run(sys.argv)
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    # Not sys.exit: a forward pass or an import that still runs cannot be interrupted, and taking
+    # torch down takes seconds on a busy machine. Of ROS nothing is left.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()
