@@ -21,11 +21,10 @@ undone. With ``autostart:=false`` it waits for a lifecycle manager.
 
 from pathlib import Path
 
+from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
-
-from launch import LaunchDescription
 
 PARAMS_FILE = str(Path(__file__).parent.parent / 'config' / 'infmllm.yaml')
 

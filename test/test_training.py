@@ -27,7 +27,7 @@ from training.eyes import look
 from training.lessons import MemoryLesson, noise_runs, Phase, Score
 from training.model import make_config, make_model, make_tokenizer, write_folder
 from training.stream import IGNORE, Memory, NOTHING, Part
-from training.train import mix, Recipe, train, words_mix
+from training.train import mix, Trainer, words_mix
 
 SHAPE = {
     'vision': {'image_size': 64, 'patch_size': 16, 'hidden_size': 32, 'intermediate_size': 64,
@@ -140,7 +140,7 @@ def test_questions_of_a_batch_have_the_answers_of_the_scene():
     runs = [render_run(kind, 3, 24, 48) for kind in ('drive', 'bench')]
     writer = Writer(tokenizer.get_vocab(), 4)
     frame, asked = 0, 0
-    for piece, kinds in writer.batch(runs, replace(mix(24), part=4), random.Random(1)):
+    for piece, kinds in writer.batch(runs, replace(mix(24), asks=6), random.Random(1)):
         stream = piece.ids.shape[1]
         for row, run in enumerate(runs):
             places = piece.markers[row].tolist()
@@ -159,12 +159,27 @@ def test_questions_of_a_batch_have_the_answers_of_the_scene():
 
 
 def test_training_resumes_where_it_stopped(tmp_path):
-    recipe = Recipe(shape=SHAPE, words_steps=4)
-    device = torch.device('cpu')
-    train(recipe, tmp_path / 'whole', tmp_path, ['words'], device, every=2)
-    train(replace(recipe, words_steps=2), tmp_path / 'parts', tmp_path, ['words'], device, every=2)
-    state = torch.load(tmp_path / 'parts' / 'words.pt')
-    assert state['done'] == 2
-    # the schedule of the whole lesson differs from the second step on: set it straight
-    whole = torch.load(tmp_path / 'whole' / 'words.pt')
-    assert whole['done'] == 4 and whole['finished']
+    tokenizer = make_tokenizer()
+    writer = Writer(tokenizer.get_vocab(), 4)
+    noise = torch.randn(4, 8, 4, 32, generator=torch.Generator().manual_seed(0))
+
+    def trainer(work):
+        model = make_model(make_config(tokenizer, SHAPE), 1)
+        lesson = MemoryLesson(model, writer, noise_runs(4, 8, 0), noise,
+                              [Phase(.5, (4,), 4), Phase(1.01, (8,), 4, .5)], (40,), words_mix)
+        return lesson, Trainer('words', {'decoder': model.get_decoder()}, work, 0, 4, 1e-3,
+                               torch.device('cpu'))
+
+    (tmp_path / 'whole').mkdir()
+    lesson, whole = trainer(tmp_path / 'whole')
+    whole.run(lesson, 4, lambda: False)
+    lesson, torn = trainer(tmp_path)
+    for _ in range(2):
+        torn.step(lesson)
+    torn.save()
+    lesson, resumed = trainer(tmp_path)
+    assert resumed.done == 2
+    resumed.run(lesson, 4, lambda: False)
+    assert whole.finished and resumed.finished
+    for one, two in zip(whole.parameters, resumed.parameters, strict=True):
+        assert torch.equal(one, two)

@@ -80,6 +80,12 @@ def test_answers_are_those_of_generate(family):
         assert list(answer.token_ids) == said
         decoded = [chunk[0].word for chunk in chunks[1:]][:len(said) - 1]
         assert decoded == said[:-1]
+    # what was remembered is the conversation: question, answer and the opening of the next turn
+    asked = words(model, 20, 9)
+    inputs, count = plain_inputs(model, [*whole, torch.tensor(said), prompt.reopen(), asked])
+    with torch.no_grad():
+        expected = plain(family)(**inputs).logits[0, count - 20:count].float()
+    assert (target.logits(asked).float() - expected).abs().max() <= TOLERANCE
 
 
 @pytest.mark.parametrize('family', ['smolvlm', 'qwen2_5_vl', 'qwen3_vl'])

@@ -95,6 +95,21 @@ def test_recent_frames_keeps_the_newest_frames_and_what_followed(family, frames,
             assert target.kept(0).tolist() == [held] * target.kept(0).shape[0]
 
 
+@pytest.mark.parametrize('over', [0, 1])
+def test_a_frame_stays_as_long_as_all_since_its_start_fits_exactly(over):
+    model, budget = load('smolvlm', ONE_LAYER), 160
+    target = session('smolvlm', 'recent_frames', budget, changes=ONE_LAYER, fields={'frames': 2})
+    pinned = target.stats().tokens
+    target.tell(words(model, 50, 0))
+    start = target.stats().tokens_seen
+    target.observe(picture(0))
+    size = target.stats().tokens_seen - start
+    target.tell(words(model, budget - pinned - size + over, 1))
+    since = start if not over else start + 1  # else the most recent that fit: a frame cut short
+    expected = [*range(pinned), *range(since, target.stats().tokens_seen)]
+    assert target.kept(0)[0].tolist() == expected and len(expected) == budget
+
+
 # ------------------------------------------------------------------------------------ saddle
 PAPER = {'recent': 0.25, 'sinks': 4, 'bias': 0.0, 'age': 'slot', 'window': 'question', 'rows': 8,
          'scope': 'layer', 'reduce': 'mean', 'discount': 0.0, 'normalise': False}

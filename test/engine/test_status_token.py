@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A status token declared in a checkpoint's config ends every frame; without it nothing changes."""
+"""A status token declared in a checkpoint's config ends every frame."""
 
 import json
 from pathlib import Path

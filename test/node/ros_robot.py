@@ -71,7 +71,7 @@ class NodeProcess:
                  for word in ('-p', f'{name}:={value}')]
         env = dict(os.environ, ROS_DOMAIN_ID=str(domain), ROS_LOG_DIR=str(folder),
                    ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST', OMP_NUM_THREADS='1',
-                   PYTHONUNBUFFERED='1', PYTHONFAULTHANDLER='1', HF_HUB_OFFLINE='1')
+                   PYTHONUNBUFFERED='1', HF_HUB_OFFLINE='1')
         self.log_file = folder / 'node.log'
         self._log = self.log_file.open('wb')
         self.process = subprocess.Popen(
@@ -197,6 +197,20 @@ class Robot:
         """Wait for the answer to a question."""
         return wait_for(lambda: [a for a in self.got['answer'] if a.id == id],
                         f'an answer to {id}')[0]
+
+    def long_answer(self, nodes: int = 1) -> str:
+        """Have a long answer under way, in one node or more; returns its id."""
+        for number in range(20):
+            id = self.send(f'Tell me all, part {number}.')
+            try:
+                wait_for(lambda id=id: [c.index for c in self.chunks(id)].count(5) == nodes,
+                         'some pieces', 3)
+            except AssertionError:  # the noise of random weights may be no text, or end at once
+                self.trigger('cancel')
+            else:
+                if not any(c.last for c in self.chunks(id)):
+                    return id
+        raise AssertionError('no question has a long answer')
 
     def chunks(self, id: str) -> list[AnswerChunk]:
         """List the pieces of an answer that have come."""

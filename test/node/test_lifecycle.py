@@ -20,7 +20,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 pytest.importorskip('infmllm_msgs', reason='needs the interface package infmllm_msgs')
 from ros_robot import wait_for  # noqa: E402
 
-SMALL = {'budget_tokens': 256, 'max_question_tokens': 96, 'max_answer_tokens': 600,
+SMALL = {'budget_tokens': 256, 'max_question_tokens': 96, 'max_answer_tokens': 3000,
          'stats_period': 0.05}
 
 
@@ -117,8 +117,7 @@ def test_deactivate_ends_the_running_answer(unconfigured, robot):
     assert robot.change('configure')
     assert robot.change('activate')
     robot.show()
-    id = robot.send('Tell me all.')
-    wait_for(lambda: robot.chunks(id), 'a first piece')
+    id = robot.long_answer()
     assert robot.change('deactivate')
     assert robot.answer(id).status == robot.answer(id).CANCELLED
 

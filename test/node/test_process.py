@@ -91,8 +91,7 @@ def answering(start, robot, tiny):
     wait_for(lambda: robot.requests.get_subscription_count() == 2, 'both subscribe to questions')
     wait_for(lambda: robot.image() and len({
         s.process_bytes for s in robot.got['cache_stats'] if s.frames_seen}) > 1, 'both see')
-    id = robot.send('Tell me all.')
-    wait_for(lambda: [c.index for c in robot.chunks(id)].count(0) == 2, 'two first pieces')
+    robot.long_answer(nodes=2)
     return {signal.SIGINT: nodes[0], signal.SIGTERM: nodes[1]}
 
 

@@ -97,17 +97,17 @@ class StreamingModel:
 
     @property
     def tokenizer(self) -> Any:
-        """The checkpoint's tokenizer."""
+        """Give the checkpoint's tokenizer."""
         return self.spec.tokenizer
 
     @property
     def adapter(self) -> Adapter:
-        """The family's way from frames and prompts to tokens."""
+        """Give the family's way from frames and prompts to tokens."""
         return self.spec.adapter
 
     @property
     def config(self) -> Any:
-        """The config of the whole model."""
+        """Give the config of the whole model."""
         return self.spec.config
 
 
