@@ -221,11 +221,11 @@ class StreamCache(Cache):
 
     def begin(self, chunk: Any, frame: int, windowed: bool) -> None:
         """Prepare every ledger for a chunk; nothing counts as held before :meth:`commit`."""
-        meta = ledger(chunk, self.seen, frame, self.mrope)
+        meta = ledger(chunk, self.seen, frame, self.mrope).to(self.slots[0].meta.device)
         for slots in self.slots:
             if windowed:
                 slots.window.zero_()
-            if slots.begin(meta.to(slots.meta.device)):
+            if slots.begin(meta):
                 self._rotate(slots, slots.repack())
 
     def commit(self) -> None:

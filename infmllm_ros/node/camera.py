@@ -20,6 +20,8 @@ from collections.abc import Callable
 import time
 from typing import Any
 
+from infmllm_ros.node.convert import nanoseconds
+from infmllm_ros.node.mailbox import Frame
 from rclpy.qos import HistoryPolicy, qos_policy_name_from_kind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
@@ -28,9 +30,6 @@ try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
-
-from infmllm_ros.node.convert import nanoseconds
-from infmllm_ros.node.mailbox import Frame
 
 
 class CameraInput:
@@ -129,8 +128,7 @@ class CameraInput:
                           self._name))
 
     def _on_incompatible(self, event: Any) -> None:
-        name = qos_policy_name_from_kind(event.last_policy_kind)
-        self.incompatible = name.removesuffix('_QOS_POLICY').lower()
+        self.incompatible = qos_policy_name_from_kind(event.last_policy_kind).lower()
         self._node.get_logger().warning(self._incompatible())
 
     def _incompatible(self) -> str:

@@ -66,7 +66,7 @@ class Question:
     """
 
     text: str
-    id: str = ''
+    id: str = ''  # noqa: A003
     choices: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     arrived: float = field(default_factory=time.monotonic)  # [s]

@@ -50,6 +50,21 @@ def test_generate_works_before_beside_and_after_a_session(family):
     assert generate(model, ids) == expected
 
 
+@pytest.mark.parametrize('family', ['llama', 'qwen3_vl'])
+def test_a_padded_batch_is_generated_beside_a_session(family):
+    model = load(family)
+    session(family, 'saddle', 160).tell(words(model, 20, 0))
+    short, long = words(model, 9, 0), words(model, 14, 1)
+    pad = torch.zeros(5, dtype=torch.long)
+    ids = torch.stack([torch.cat([pad, short]), long])
+    mask = torch.stack([torch.cat([pad, torch.ones_like(short)]), torch.ones_like(long)])
+    batch = model.model.generate(
+        input_ids=ids, attention_mask=mask, max_new_tokens=8, do_sample=False)
+    expected = plain(family).generate(
+        input_ids=ids, attention_mask=mask, max_new_tokens=8, do_sample=False)
+    assert batch.equal(expected)
+
+
 @pytest.mark.parametrize('family', SIGHTED)
 def test_a_plain_forward_with_pixels_works_beside_a_session(family):
     model = load(family)

@@ -178,7 +178,10 @@ def stream_saddle(family, changes, oracle, case, budget, steps=14, seed=0):
                 target.observe(picture(seed + number), stamp_ns=number * 10**9)
             else:
                 target.tell(words(model, int(rng.integers(8, 40)), seed + number))
-            replay(reference, tape.take(), guidance)
+            chunks = tape.take()
+            assert len(chunks) == 1 + (
+                bool(guidance) and (number + 1) % fields['probe_every'] == 0)
+            replay(reference, chunks, guidance)
             judge(target, reference)
             if number % 5 == 4:
                 before = [target.kept(layer) for layer in range(oracle.layers)]

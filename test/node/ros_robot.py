@@ -193,28 +193,29 @@ class Robot:
         self.requests.publish(query)
         return query.id[:200]  # as much as comes back
 
-    def answer(self, id: str) -> Answer:
+    def answer(self, asked: str) -> Answer:
         """Wait for the answer to a question."""
-        return wait_for(lambda: [a for a in self.got['answer'] if a.id == id],
-                        f'an answer to {id}')[0]
+        return wait_for(lambda: [a for a in self.got['answer'] if a.id == asked],
+                        f'an answer to {asked}')[0]
 
     def long_answer(self, nodes: int = 1) -> str:
         """Have a long answer under way, in one node or more; returns its id."""
         for number in range(20):
-            id = self.send(f'Tell me all, part {number}.')
+            asked = self.send(f'Tell me all, part {number}.')
             try:
-                wait_for(lambda id=id: [c.index for c in self.chunks(id)].count(5) == nodes,
-                         'some pieces', 3)
+                wait_for(lambda asked=asked: [
+                    c.index for c in self.chunks(asked)].count(5) == nodes,
+                         'some pieces', 1.5)
             except AssertionError:  # the noise of random weights may be no text, or end at once
                 self.trigger('cancel')
             else:
-                if not any(c.last for c in self.chunks(id)):
-                    return id
+                if not any(c.last for c in self.chunks(asked)):
+                    return asked
         raise AssertionError('no question has a long answer')
 
-    def chunks(self, id: str) -> list[AnswerChunk]:
+    def chunks(self, asked: str) -> list[AnswerChunk]:
         """List the pieces of an answer that have come."""
-        return [c for c in self.got['answer_stream'] if c.id == id]
+        return [c for c in self.got['answer_stream'] if c.id == asked]
 
     # Services.
 
@@ -261,7 +262,7 @@ class Robot:
         """Ask for the lifecycle state."""
         return self.call('infmllm/get_state', GetState.Request()).current_state.label
 
-    def set(self, name: str, value: Any) -> Any:
+    def set_parameter(self, name: str, value: Any) -> Any:
         """Set a parameter; returns the result."""
         kinds = {bool: (1, 'bool_value'), int: (2, 'integer_value'), float: (3, 'double_value'),
                  str: (4, 'string_value')}

@@ -41,7 +41,7 @@ def unconfigured(node, robot, tiny):
         robot.change('cleanup')
     assert robot.state() == 'unconfigured'
     for name, value in {'model': tiny, 'policy': 'saddle', **SMALL}.items():
-        assert robot.set(name, value).successful
+        assert robot.set_parameter(name, value).successful
     return node
 
 
@@ -65,7 +65,7 @@ def test_what_cannot_work_is_refused_before_the_model_loads_and_the_node_goes_on
         unconfigured, robot, name, value, named):
     node = unconfigured
     errors, loads = len(node.lines('[ERROR]')), len(node.lines('loading'))
-    assert robot.set(name, value).successful
+    assert robot.set_parameter(name, value).successful
     assert not robot.change('configure')
     assert robot.state() == 'unconfigured'
     new = node.lines('[ERROR]')[errors:]
@@ -75,11 +75,11 @@ def test_what_cannot_work_is_refused_before_the_model_loads_and_the_node_goes_on
     assert 'Traceback' not in node.log
     status = robot.diagnostic('node', lambda s: s.level == b'\x02')
     assert named in status.message
-    assert robot.set(name, {'model': '', **SMALL}[name]).successful
+    assert robot.set_parameter(name, {'model': '', **SMALL}[name]).successful
 
 
 def test_an_unknown_policy_is_refused_when_set(unconfigured, robot):
-    result = robot.set('policy', 'nonsense')
+    result = robot.set_parameter('policy', 'nonsense')
     assert not result.successful
     assert 'nonsense' in result.reason
     assert 'saddle' in result.reason
@@ -88,7 +88,7 @@ def test_an_unknown_policy_is_refused_when_set(unconfigured, robot):
 def test_the_round_trip_and_what_each_state_allows(unconfigured, robot):
     assert robot.change('configure')
     assert robot.state() == 'inactive'
-    result = robot.set('budget_tokens', 300)
+    result = robot.set_parameter('budget_tokens', 300)
     assert not result.successful
     assert 'clean up' in result.reason
     wait_for(lambda: not robot.images.get_subscription_count(), 'inactive: no subscription')
@@ -104,7 +104,7 @@ def test_the_round_trip_and_what_each_state_allows(unconfigured, robot):
     assert robot.change('cleanup')
     assert robot.state() == 'unconfigured'
     assert not robot.trigger('reset').success
-    assert robot.set('budget_tokens', 300).successful
+    assert robot.set_parameter('budget_tokens', 300).successful
     assert robot.change('configure')
     assert robot.change('activate')
     answer = robot.ask('What did you see?', max_tokens=2)
@@ -117,9 +117,9 @@ def test_deactivate_ends_the_running_answer(unconfigured, robot):
     assert robot.change('configure')
     assert robot.change('activate')
     robot.show()
-    id = robot.long_answer()
+    asked = robot.long_answer()
     assert robot.change('deactivate')
-    assert robot.answer(id).status == robot.answer(id).CANCELLED
+    assert robot.answer(asked).status == robot.answer(asked).CANCELLED
 
 
 def test_a_question_to_an_inactive_node_is_explained_in_the_log(unconfigured, robot):

@@ -23,7 +23,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 pytest.importorskip('infmllm_msgs', reason='needs the interface package infmllm_msgs')
-from infmllm_msgs.msg import CacheStats  # noqa: E402
+from infmllm_msgs.msg import CacheStats  # noqa: E402, I100
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from ros_robot import ns, wait_for  # noqa: E402
 from sensor_msgs.msg import CompressedImage  # noqa: E402
@@ -146,8 +146,8 @@ def test_cancel_ends_the_answer_and_drops_those_that_wait(node, robot, seen):
     assert answer.finish_reason == 'cancelled'
     assert 0 < answer.tokens < MOST
     assert answer.text == ''.join(c.text for c in robot.chunks(running))
-    for id in waiting:
-        assert robot.answer(id).status == answer.CANCELLED
+    for asked in waiting:
+        assert robot.answer(asked).status == answer.CANCELLED
     assert robot.ask('Still there?', max_tokens=2).status == answer.OK
 
 
@@ -159,8 +159,8 @@ def test_a_full_queue_refuses_as_busy(node, robot, seen):
     assert answer.status == answer.BUSY
     assert 'query_queue_size' in answer.message
     robot.trigger('cancel')
-    for id in (running, *waiting):
-        robot.answer(id)
+    for asked in (running, *waiting):
+        robot.answer(asked)
 
 
 def test_reset_forgets_all_frames(node, robot, seen):
@@ -253,16 +253,16 @@ def test_equal_and_backward_stamps_are_taken(node, robot, seen):
     ('autostart', False, 'restart'),
 ])
 def test_a_wrong_parameter_is_refused_with_a_reason(node, robot, name, value, named):
-    result = robot.set(name, value)
+    result = robot.set_parameter(name, value)
     assert not result.successful
     assert name in result.reason
     assert named in result.reason
 
 
 def test_a_live_parameter_counts_at_once(node, robot, seen):
-    assert robot.set('max_query_chars', 3).successful
+    assert robot.set_parameter('max_query_chars', 3).successful
     assert robot.ask('Four').status == 3
-    assert robot.set('max_query_chars', 1000).successful
+    assert robot.set_parameter('max_query_chars', 1000).successful
     assert robot.ask('Four', max_tokens=2).status == 0
 
 
