@@ -15,9 +15,12 @@
 """Fixtures for tests of the node; those that need ROS skip without it."""
 
 import importlib
+import json
 import os
+from pathlib import Path
 
 import pytest
+import torch
 
 
 def ros():
@@ -36,9 +39,18 @@ def domain() -> int:
 
 @pytest.fixture(scope='session')
 def tiny(tmp_path_factory) -> str:
-    """Make a tiny checkpoint."""
+    """Make a tiny checkpoint that says letters only and never ends by itself."""
     from infmllm_ros.bundled.tiny import make_tiny
-    return str(make_tiny('smolvlm', tmp_path_factory.mktemp('tiny')))
+    from safetensors.torch import load_file, save_file
+    folder = Path(make_tiny('smolvlm', tmp_path_factory.mktemp('tiny')))
+    weights = load_file(folder / 'model.safetensors')
+    words = json.loads((folder / 'tokenizer.json').read_text())['model']['vocab']
+    head = weights['lm_head.weight']
+    silent = torch.ones(len(head), dtype=torch.bool)
+    silent[[number for word, number in words.items() if word.isascii() and word.isalpha()]] = False
+    head[silent] = 0        # of a few dozen letters, one always has a positive logit
+    save_file(weights, folder / 'model.safetensors', {'format': 'pt'})
+    return str(folder)
 
 
 @pytest.fixture(scope='module')
