@@ -19,9 +19,10 @@ DONE := $(VENV)/.done
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --no-compile
 
-# Beside wheels the environment is an ament prefix by itself; after cmake's own
+# Bytecode is written as it is needed, once: pip compiles none, and each test of the node is a
+# process that imports torch.  Beside wheels the environment is an ament prefix by itself; after cmake's own
 # install the loader must be told as well.
-RUN := OMP_NUM_THREADS=1 AMENT_PREFIX_PATH='$(VENV)$(if $(ROS_DISTRO),:$(AMENT_PREFIX_PATH))'
+RUN := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= AMENT_PREFIX_PATH='$(VENV)$(if $(ROS_DISTRO),:$(AMENT_PREFIX_PATH))'
 ifdef ROS_DISTRO
 RUN += LD_LIBRARY_PATH='$(VENV)/lib:$(LD_LIBRARY_PATH)'
 endif

@@ -19,7 +19,7 @@ import threading
 from infmllm_ros.engine import QuestionError, QuestionTooLong
 import numpy as np
 import pytest
-from references import TinyLlama
+from references import keep_streaming_llm, TinyLlama
 from tape import Tape, text_tokens
 import torch
 from zoo import changed, FAMILIES, load, picture, plain, session, SIGHTED, words
@@ -251,6 +251,53 @@ def test_evidence_is_the_attention_of_the_queries_that_predicted(kinds):
     found = {evidence.frame: evidence.weight for evidence in answer.evidence}
     assert found.keys() == weights.keys()
     assert all(abs(found[frame] - weights[frame]) < 1e-5 for frame in weights)
+
+
+def test_evidence_follows_its_tokens_through_the_eviction_that_a_question_brings():
+    changes, budget = changed(num_hidden_layers=2), 160
+    model = load('smolvlm', changes)
+    oracle, held = TinyLlama(plain('smolvlm', changes)), []
+
+    def feed(tokens):
+        rows = np.mean([layer[:, -1].mean(0) for layer in oracle.feed(tokens)], 0)
+        start = held[-1][0] + 1 if held else 0
+        held.extend(enumerate(tokens, start))
+        return {index: row for (index, _), row in zip(held, rows)}
+
+    def evict():
+        kept = set(keep_streaming_llm([index for index, _ in held], budget, prefix))
+        slots = [slot for slot, (index, _) in enumerate(held) if index in kept]
+        for layer in range(2):
+            for group in range(oracle.groups):
+                oracle.keep(layer, group, slots)
+        held[:] = [held[slot] for slot in slots]
+
+    with Tape(model) as tape:
+        target = session('smolvlm', 'streaming_llm', budget, changes=changes)
+        for number in range(12):
+            target.observe(picture(number), stamp_ns=number)
+        prefix, *frames = tape.take()
+        feed(prefix)
+        prefix = len(prefix)
+        for frame in frames:
+            feed(frame)
+            evict()
+        said = words(model, 4, 0)
+        with says(model, said.tolist()):
+            answer = target.answer(QUESTION, max_tokens=4, remember=True)
+        question, *decoded, _ = tape.take()
+    rows = [feed(question)]
+    evict()
+    rows += [feed(chunk) for chunk in decoded]
+    weights = {}
+    for index, token in held:
+        if token.frame is not None:
+            share = sum(row.get(index, 0) for row in rows) / len(rows)
+            weights[token.frame] = weights.get(token.frame, 0) + share
+    found = {evidence.frame: evidence.weight for evidence in answer.evidence}
+    best = sorted(weights, key=weights.get, reverse=True)[:8]
+    assert list(found) == best and len(rows) == 4
+    assert all(abs(found[frame] - weights[frame]) < 1e-5 for frame in best)
 
 
 # --------------------------------------------------------------------------------- refusals
