@@ -27,6 +27,7 @@ from .errors import (
     PolicyError,
     QuestionError,
     QuestionTooLong,
+    TextError,
 )
 from .models import inspect_model, load_model, ModelSpec, StreamingModel
 from .policies import make_policy, POLICIES
@@ -36,4 +37,4 @@ __all__ = [
     'Answer', 'Asking', 'BudgetError', 'check_budget', 'ContextFull', 'EngineError', 'Evidence',
     'Frame', 'FrameError', 'inspect_model', 'load_model', 'make_policy', 'MemoryFileError',
     'ModelError', 'ModelSpec', 'POLICIES', 'PolicyError', 'QuestionError', 'QuestionTooLong',
-    'Stats', 'StreamingModel', 'StreamingSession']
+    'Stats', 'StreamingModel', 'StreamingSession', 'TextError']

@@ -83,8 +83,10 @@ class Asking:
         logits = self._step(self.question, Role.QUESTION)
         if self.remember:
             # as in the paper: the question chooses what stays before the answer is decoded
+            held = session.cache.evicted
             session.evict()
-            self._mark = session.cache.mark()
+            if session.cache.evicted != held:       # what is gone cannot be rolled back
+                self._mark = session.cache.mark()
         return logits
 
     def finish(self, text: str, reason: str, tokens: Sequence[int], **choice: Any) -> Answer:
@@ -163,9 +165,10 @@ def choose(asking: Asking, choices: Sequence[str]) -> Answer:
         If the choices are fewer than two, empty, repeated or longer than `max_answer`.
     """
     session = asking.session
-    if len(choices) < 2 or len(set(choices)) < len(choices) or not all(map(str.strip, choices)):
+    if (len(choices) < 2 or len(set(choices)) < len(choices)
+            or not all(isinstance(choice, str) and choice.strip() for choice in choices)):
         raise QuestionError(
-            f'choices are {list(choices)}, must be at least two, different and not empty')
+            f'choices are {list(choices)}, must be at least two texts, different and not empty')
     tokens = [session.prompt.choice(choice) for choice in choices]
     limit = session.settings.max_answer
     for choice, ids in zip(choices, tokens, strict=True):

@@ -58,6 +58,8 @@ class Sampling:
         """Check the ranges."""
         if not 0 <= self.temperature < float('inf'):
             raise QuestionError(f'temperature is {self.temperature}, must be a number from 0 up')
+        if not 0 <= self.seed < 2 ** 63:
+            raise QuestionError(f'seed is {self.seed}, must be from 0 to 2**63 - 1')
         if not 0 < self.top_p <= 1:
             raise QuestionError(f'top_p is {self.top_p}, must be above 0 and at most 1')
 
@@ -66,7 +68,7 @@ class Sampler:
     """Choose tokens one by one."""
 
     def __init__(self, sampling: Sampling, device: torch.device) -> None:
-        self.greedy = sampling.temperature == 0
+        self.greedy = sampling.temperature < 1e-5       # below, logits overflow
         if not self.greedy:
             self._warp = LogitsProcessorList([TemperatureLogitsWarper(sampling.temperature)])
             if sampling.top_p < 1:

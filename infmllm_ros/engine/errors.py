@@ -35,6 +35,10 @@ class FrameError(EngineError, ValueError):
     """An image that is not uint8 [height, width, 3]."""
 
 
+class TextError(EngineError, ValueError):
+    """Neither text nor token ids of the model."""
+
+
 class QuestionError(EngineError, ValueError):
     """A question that is empty, or answer settings out of range."""
 

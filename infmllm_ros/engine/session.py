@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import persist
+from . import intake, persist
 from .answer import Answer, Evidence, Frame, Stats
 from .asking import Asking, choose
 from .attention import Pass, streaming
@@ -32,7 +32,7 @@ from .budget import plan, Settings
 from .cache import StreamCache
 from .chunk import Chunk
 from .decode import Sampling
-from .errors import ContextFull, FrameError, ModelError, QuestionError, QuestionTooLong
+from .errors import ContextFull, ModelError, QuestionError
 from .models import StreamingModel
 from .policies import Policy, Role, View
 from .positions import FRAME, INDEX, KIND, NO_FRAME
@@ -47,7 +47,8 @@ class StreamingSession:
 
     Use it from one thread; only :meth:`Asking.cancel` may come from another. Every call leaves
     each layer with at most `budget` tokens. A call that fails, also for lack of GPU memory in the
-    midst of a forward pass, leaves the memory as it was.
+    midst of a forward pass, leaves the memory as it was; only a question that is to be remembered,
+    and for which something was evicted already, stays when its answer fails.
 
     Parameters
     ----------
@@ -69,6 +70,7 @@ class StreamingSession:
     def __init__(self, model: StreamingModel, policy: Policy, **settings: Any) -> None:
         self.model, self.policy, self.settings = model, policy, Settings(**settings)
         self.adapter, self.prompt = model.adapter, model.adapter.prompt
+        self._vocabulary = model.config.get_text_config(decoder=True).vocab_size
         if model.rope is None:
             model.rope = RopeMap(model.model)
         self.plan = plan(model.spec, policy, model.dtype, self.settings)
@@ -121,9 +123,8 @@ class StreamingSession:
         self._settle()
         if not self.adapter.sees:
             raise ModelError(f'{self.model.spec.name} is text-only: it cannot observe images')
-        shape, kind = list(getattr(image, 'shape', ())), str(getattr(image, 'dtype', type(image)))
-        if len(shape) != 3 or shape[2] != 3 or 0 in shape or not kind.endswith('uint8'):
-            raise FrameError(f'image is {kind} {shape}, must be uint8 [H, W, 3] (RGB)')
+        intake.check_image(image)
+        stamp_ns = int(stamp_ns)
         first = stamp_ns if self._first_stamp is None else self._first_stamp
         start = perf_counter()
         chunk = self.adapter.encode(
@@ -144,12 +145,15 @@ class StreamingSession:
 
         Raises
         ------
+        TextError
+            If it is neither, or an id is out of the vocabulary.
         ContextFull
             Under the `full` policy.
         """
         self._settle()
-        ids = self.prompt.text(text) if isinstance(text, str) else torch.as_tensor(text)
-        self._admit(ids.numel())
+        ids = self.prompt.text(text) if isinstance(text, str) else intake.token_ids(
+            text, self._vocabulary)
+        self._admit(len(ids))
         for part in self._parts(ids):
             self.feed(Chunk(part), Role.TEXT)
             self._after(Role.TEXT)
@@ -160,14 +164,15 @@ class StreamingSession:
 
         Raises
         ------
+        TextError
+            If an id is out of the vocabulary.
         ContextFull
             Under the `full` policy.
         """
         self._settle()
-        vocabulary = self.model.config.get_text_config(decoder=True).vocab_size
-        out = [torch.empty(0, vocabulary, dtype=self.model.dtype, device=self.model.device)]
-        ids = torch.as_tensor(ids)
-        self._admit(ids.numel())
+        out = [torch.empty(0, self._vocabulary, dtype=self.model.dtype, device=self.model.device)]
+        ids = intake.token_ids(ids, self._vocabulary)
+        self._admit(len(ids))
         for part in self._parts(ids):
             out.append(self.feed(Chunk(part), Role.TEXT, logits=len(part)))
             self._after(Role.TEXT)
@@ -202,12 +207,12 @@ class StreamingSession:
         """
         self._settle()
         max_tokens = self.settings.max_answer if max_tokens is None else max_tokens
-        if not 1 <= max_tokens <= self.settings.max_answer:
+        if max_tokens not in range(1, self.settings.max_answer + 1):
             raise QuestionError(
                 f'max_tokens is {max_tokens}, must be between 1 and max_answer '
                 f'{self.settings.max_answer} of the session')
         remember = self.settings.remember if remember is None else remember
-        ids = self._question(question)
+        ids = intake.question_ids(question, self.prompt, self.settings.max_question)
         if remember:
             self._admit(len(ids) + max_tokens + len(self.prompt.reopen()))
         self._asking = Asking(
@@ -367,23 +372,7 @@ class StreamingSession:
 
     def _parts(self, ids: torch.Tensor) -> list[torch.Tensor]:
         """Cut token ids into chunks; none if there are none."""
-        return list(ids.flatten().long().split(self.settings.chunk)) if ids.numel() else []
-
-    def _question(self, question: str) -> torch.Tensor:
-        if not question.strip():
-            raise QuestionError('the question is empty: ask something')
-        limit = self.settings.max_question
-        # every token takes at least a byte or so of text: spare the tokenizer a book
-        if len(question) <= 64 * limit:
-            ids = self.prompt.question(question)
-            if len(ids) <= limit:
-                return ids
-            size = f'{len(ids)} tokens'
-        else:
-            size = f'{len(question)} characters'
-        raise QuestionTooLong(
-            f'the question has {size}, the limit is {limit} tokens: shorten it or raise '
-            'max_question')
+        return list(ids.split(self.settings.chunk)) if len(ids) else []
 
     def _admit(self, tokens: int) -> None:
         held, budget = self.cache.count, self.plan.budget

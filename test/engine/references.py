@@ -15,8 +15,7 @@
 """
 Slow, independent references: what the papers' formulas say, in plain Python and float64.
 
-Nothing here is shared with the engine: positions, attention, scores and selections are worked
-out again from their definitions, one token at a time.
+Nothing here is shared with the engine: all is worked out again, one token at a time.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ def packed_positions(tokens: list[Token]) -> list[tuple[int, int, int]]:
     return places
 
 
-# ------------------------------------------------------------------------------- two policies
+# ------------------------------------------------------------------------------- policies
 def keep_streaming_llm(held: list[int], budget: int, pinned: int) -> list[int]:
     """StreamingLLM: the first `pinned` tokens of the stream and the most recent ones."""
     if len(held) <= budget:
@@ -98,8 +97,7 @@ class TinyLlama:
     """
     A Llama or Qwen2 decoder in float64 that holds other tokens in each layer and KV head.
 
-    It keeps un-rotated keys and turns them at their places among what is held, anew on every
-    use. `plain` is the Hugging Face model that lends its weights and nothing else.
+    Keys are turned anew on every use. `plain` is the Hugging Face model that lends its weights.
     """
 
     def __init__(self, plain):
@@ -189,8 +187,7 @@ class OneLayer:
     """
     Attention of a one-layer model by plain Hugging Face, run anew on what is held.
 
-    In one layer keys and values do not depend on context, so a forward pass over just the held
-    tokens is the truth. `plain` must run eager attention.
+    Keys and values do not depend on context there. `plain` must run eager attention.
     """
 
     layers = 1
@@ -369,7 +366,7 @@ class SaddleReference:
         return sorted(must | set(free[:self.budget - len(must)]))
 
     def evict(self) -> None:
-        """Evict by the formula alone, where the engine's own choice cannot be seen."""
+        """Evict by the formula alone."""
         self.settle({unit: self.best(unit) for unit in self.units})
 
     def settle(self, kept: dict[tuple, list[int]], tie: float = 1e-6) -> None:

@@ -267,3 +267,28 @@ def test_every_error_is_an_engine_error():
     for name, kind in vars(errors).items():
         if isinstance(kind, type) and issubclass(kind, Exception):
             assert issubclass(kind, EngineError), name
+
+
+@pytest.mark.parametrize(('call', 'told'), [
+    (lambda target: target.tell(None), 'NoneType'),
+    (lambda target: target.tell([5.5]), 'whole numbers'),
+    (lambda target: target.logits([10**6]), 'whole numbers'),
+    (lambda target: target.answer(None), 'None'),
+    (lambda target: target.answer('What?', choices=[1, 2]), 'choices'),
+    (lambda target: target.answer('What?', max_tokens=2.5), 'max_tokens'),
+    (lambda target: target.answer('What?', temperature=1.0, seed=2**70), 'seed')])
+def test_a_value_of_the_wrong_kind_is_refused_and_the_memory_untouched(call, told):
+    target = session('llama', 'saddle', 160)
+    before = target.kept(0)
+    with pytest.raises(EngineError) as refusal:
+        call(target)
+    assert told in one_line(refusal)
+    assert target.kept(0).equal(before)
+
+
+def test_half_a_character_and_a_numpy_stamp_are_taken(tmp_path):
+    target = session('smolvlm', 'saddle', 160)
+    target.observe(np.zeros((8, 8, 3), np.uint8), np.int64(5))
+    target.tell('half a character: \ud800')
+    target.save(tmp_path / 'memory')
+    assert target.answer('And \ud800 again?', temperature=1e-40).stamp_ns == 5

@@ -172,6 +172,8 @@ class Prompt:
         ids: list[int] = []
         run = ''
         for place, part in enumerate(parts):
+            # half of a surrogate pair is no character, and tokenizers raise on it
+            part = part.encode('utf-8', 'replace').decode()
             done = 0
             for found in self._added.finditer(part) if place % 2 == 0 else ():
                 ids += self._encode_plain(run + part[done:found.start()])

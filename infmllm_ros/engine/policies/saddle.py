@@ -50,7 +50,7 @@ class Saddle(Policy):
       (`token`) would swamp the mean score after a hundred tokens; `stream` measures age in stream
       time instead.
     * `window`: who asks. `question`, the paper's: all tokens of a question when one comes, the
-      last `rows` tokens of each other chunk in between. `chunk`: always the last `queries` tokens.
+      last `rows` tokens of each other chunk in between. `chunk`: always the last `rows` tokens.
       `marker`: a model's own status tokens. `probe`: a guidance text, run after every
       `probe_every` chunks.
     * `scope`: per KV head, per layer (the digests' reading), or one list for all layers. `all`:

@@ -1,0 +1,80 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What users hand in, checked before it reaches the model: images, token ids, questions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .errors import FrameError, QuestionError, QuestionTooLong, TextError
+from .models import Prompt
+
+
+def check_image(image: Any) -> None:
+    """
+    Check that an image is uint8 [H, W, 3].
+
+    Raises
+    ------
+    FrameError
+        Naming what it is.
+    """
+    shape, kind = list(getattr(image, 'shape', ())), str(getattr(image, 'dtype', type(image)))
+    if len(shape) != 3 or shape[2] != 3 or 0 in shape or not kind.endswith('uint8'):
+        raise FrameError(f'image is {kind} {shape}, must be uint8 [H, W, 3] (RGB)')
+
+
+def token_ids(ids: Sequence[int] | torch.Tensor, vocabulary: int) -> torch.Tensor:
+    """
+    Take token ids as int64 [n]; one that the model lacks would be a fatal assertion on a GPU.
+
+    Raises
+    ------
+    TextError
+        If they are no whole numbers from 0 to `vocabulary` - 1.
+    """
+    try:
+        ids = torch.as_tensor(ids).flatten()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TextError(f'text is a {type(ids).__name__}, must be str or token ids') from error
+    if len(ids) and (ids.is_floating_point() or not 0 <= ids.min() <= ids.max() < vocabulary):
+        raise TextError(f'token ids must be whole numbers from 0 to {vocabulary - 1}')
+    return ids.long()
+
+
+def question_ids(question: str, prompt: Prompt, limit: int) -> torch.Tensor:
+    """
+    Tokenize a question with the turns around it: int64 [n <= limit].
+
+    Raises
+    ------
+    QuestionError
+        If it is empty.
+    QuestionTooLong
+        If it has more than `limit` tokens.
+    """
+    if not isinstance(question, str) or not question.strip():
+        raise QuestionError(f'the question is {question!r}, must be a text: ask something')
+    size = f'{len(question)} characters'
+    if len(question) <= 64 * limit:     # spare the tokenizer a book
+        ids = prompt.question(question)
+        if len(ids) <= limit:
+            return ids
+        size = f'{len(ids)} tokens'
+    raise QuestionTooLong(
+        f'the question has {size}, the limit is {limit} tokens: shorten it or raise max_question')

@@ -1,0 +1,185 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Training sees what the engine sees: the same kept tokens, the same logits; and it resumes."""
+
+from dataclasses import replace
+import random
+
+from infmllm_ros.engine import load_model, make_policy, StreamingSession
+import numpy as np
+import pytest
+import torch
+
+from training.clips import render_run, Writer
+from training.eyes import look
+from training.lessons import MemoryLesson, noise_runs, Phase, Score
+from training.model import make_config, make_model, make_tokenizer, write_folder
+from training.stream import IGNORE, Memory, NOTHING, Part
+from training.train import mix, Trainer, words_mix
+
+SHAPE = {
+    'vision': {'image_size': 64, 'patch_size': 16, 'hidden_size': 32, 'intermediate_size': 64,
+               'num_hidden_layers': 1, 'num_attention_heads': 2},
+    'text': {'hidden_size': 32, 'intermediate_size': 64, 'num_hidden_layers': 3,
+             'num_attention_heads': 4, 'num_key_value_heads': 2},
+}
+TOLD = (('the target is the blue cup', 'the code is seven'),
+        ('remember the base is the attic', 'the visitor is emma'))
+FRAMES = 30
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope='module')
+def untrained(tmp_path_factory):
+    """Make a model whose random weights are large enough for wrong positions to show."""
+    tokenizer = make_tokenizer()
+    model = make_model(make_config(tokenizer, SHAPE), 0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(4)
+    folder = tmp_path_factory.mktemp('model')
+    write_folder(model, tokenizer, folder, torch.float32)
+    return model, folder
+
+
+def part(ids, lengths, pictures=None, markers=None, asks=None):
+    """Make a part of a few streams, with one branch that follows them."""
+    batch, width = ids.shape
+    none = torch.zeros(batch, 0, dtype=torch.long)
+    markers, asks = none if markers is None else markers, none if asks is None else asks
+    branch = torch.zeros_like(asks)
+    labels = torch.cat((torch.full_like(ids, IGNORE), branch), 1)
+    blank = torch.full_like(ids, NOTHING)
+    return Part(
+        ids, lengths, blank if pictures is None else pictures, blank, markers,
+        torch.zeros(batch, markers.shape[1], 1, dtype=torch.bool), asks,
+        (lengths - 1)[:, None].expand(-1, asks.shape[1]), branch,
+        torch.arange(asks.shape[1]).expand(batch, -1), labels)
+
+
+def test_training_stream_keeps_and_predicts_what_the_engine_does(untrained):
+    model, folder = untrained
+    loaded = load_model(folder)
+    policies = [make_policy('saddle', budget=budget, window='marker', recent=recent,
+                            discount=discount, bias=.002)
+                for budget, recent, discount in ((40, .3, .9), (48, .25, 0.))]
+    sessions = [StreamingSession(loaded, policy, max_question=16, max_answer=8, chunk=16)
+                for policy in policies]
+    prompt = loaded.adapter.prompt
+    images = np.random.default_rng(0).integers(0, 255, (2, FRAMES, 64, 64, 3), dtype=np.uint8)
+    features = look(model, torch.from_numpy(images).flatten(0, 1)).flatten(0, 1)
+    memory = Memory(model, policies, protected=1)
+    one = torch.ones(2, dtype=torch.long)
+    memory.read(part(prompt.prefix('').expand(2, 1), one), None)
+    for frame in range(FRAMES):
+        for row, session in enumerate(sessions):
+            session.observe(images[row, frame])
+        ids = loaded.adapter.encode(loaded.model, images[0, frame], 0.).ids.expand(2, -1)
+        first = torch.tensor([[frame], [FRAMES + frame]]) * 4
+        pictures = torch.cat((first + torch.arange(4), -torch.ones_like(first)), 1)
+        memory.read(part(ids, 5 * one, pictures, 4 * one[:, None]), features)
+        if frame in (3, 15):
+            texts = [TOLD[row][frame > 3] for row in range(2)]
+            for session, text in zip(sessions, texts, strict=True):
+                session.tell(text)
+            told = [prompt.text(text) for text in texts]
+            memory.read(part(torch.nn.utils.rnn.pad_sequence(told, batch_first=True),
+                             torch.tensor(list(map(len, told)))), None)
+        for row, session in enumerate(sessions):
+            assert torch.equal(session.kept(0)[0], memory.index[row][memory.valid[row]])
+    assert sessions[0].stats().tokens_evicted > 100
+    question, word = prompt.question('what is the target'), prompt.text('cup')
+    outcome = memory.read(
+        part(word.expand(2, 1), one, asks=question.expand(2, -1)), None, evict=False)
+    for row, session in enumerate(sessions):
+        expected = session.logits(torch.cat((word, question)))[1:]
+        torch.testing.assert_close(outcome.logits[outcome.places[:, 0] == row], expected,
+                                   atol=2e-5, rtol=1e-4)
+    outcome.logits.sum().backward()
+    assert model.get_decoder().layers[0].self_attn.k_proj.weight.grad.norm() > 0
+
+
+def test_steps_of_the_memory_lesson_lower_its_loss():
+    tokenizer = make_tokenizer()
+    model = make_model(make_config(tokenizer, SHAPE), 1)
+    writer = Writer(tokenizer.get_vocab(), 4)
+    lesson = MemoryLesson(
+        model, writer, noise_runs(4, 8, 0), torch.randn(4, 8, 4, 32), [Phase(1.01, (8,), 4, 1.)],
+        (40,), words_mix)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(8):      # the same batch again and again
+        loss = lesson.step(random.Random(5), 0., Score())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - .5
+
+
+def test_questions_of_a_batch_have_the_answers_of_the_scene():
+    tokenizer = make_tokenizer()
+    words = {index: word for word, index in tokenizer.get_vocab().items()}
+    runs = [render_run(kind, 3, 24, 48) for kind in ('drive', 'bench')]
+    writer = Writer(tokenizer.get_vocab(), 4)
+    frame, asked = 0, 0
+    for piece, _ in writer.batch(runs, replace(mix(24), asks=6), random.Random(1)):
+        stream = piece.ids.shape[1]
+        for row, run in enumerate(runs):
+            places = piece.markers[row].tolist()
+            for branch in range(int(piece.branches[row].max()) + 1 if stream > 1 else 0):
+                mine = (piece.branches[row] == branch).nonzero()[:, 0]
+                text = ' '.join(words[i] for i in piece.ask_ids[row, mine].tolist())
+                last = words[int(piece.labels[row, stream + mine[-1]])]
+                ordinal = frame + places.index(int(piece.anchors[row, mine[0]]))
+                assert last == '<end>' and text.startswith('<ask> ')
+                question, answer = text[6:].split(' <answer> ')
+                if question == 'what is on the left':
+                    asked += 1
+                    assert answer == run.now[ordinal]['left']
+        frame += len(places) if stream > 1 else 0
+    assert frame == 24 and asked > 0
+
+
+def test_training_resumes_where_it_stopped(tmp_path):
+    tokenizer = make_tokenizer()
+    writer = Writer(tokenizer.get_vocab(), 4)
+    noise = torch.randn(4, 8, 4, 32, generator=torch.Generator().manual_seed(0))
+
+    def trainer(work):
+        model = make_model(make_config(tokenizer, SHAPE), 1)
+        lesson = MemoryLesson(model, writer, noise_runs(4, 8, 0), noise,
+                              [Phase(.5, (4,), 4), Phase(1.01, (8,), 4, .5)], (40,), words_mix)
+        return lesson, Trainer('words', {'decoder': model.get_decoder()}, work, 0, 4, 1e-3,
+                               torch.device('cpu'))
+
+    (tmp_path / 'whole').mkdir()
+    lesson, whole = trainer(tmp_path / 'whole')
+    whole.run(lesson, 4, lambda: False)
+    lesson, torn = trainer(tmp_path)
+    for _ in range(2):
+        torn.step(lesson)
+    torn.save()
+    lesson, resumed = trainer(tmp_path)
+    assert resumed.done == 2
+    resumed.run(lesson, 4, lambda: False)
+    assert whole.finished and resumed.finished
+    for one, two in zip(whole.parameters, resumed.parameters, strict=True):
+        assert torch.equal(one, two)
