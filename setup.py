@@ -29,6 +29,7 @@ setup(
         (f'share/{package_name}/config', sorted(glob('config/*'))),
         (f'share/{package_name}/launch', sorted(glob('launch/*.py'))),
     ],
+    package_data={package_name: ['bundled/model/*']},
     python_requires='>=3.10',
     install_requires=[
         'setuptools',
@@ -37,7 +38,7 @@ setup(
         'pillow',
         'pyyaml',
         'torch',
-        'transformers>=5.20,<6',
+        'transformers>=5.18,<6',
     ],
     extras_require={
         'replay': ['opencv-python-headless', 'rosbags>=0.11,<0.12'],

@@ -1,0 +1,319 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Scenes as training material: rendered runs, and batches of token streams drawn from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+import pickle
+import random
+
+from infmllm_ros.bundled.scenes import Episode
+from infmllm_ros.bundled.scenes.words import (
+    KEYS,
+    NONE,
+    PLACES,
+    tell_text,
+    TOLD_QUESTIONS,
+    Topic,
+    TOPICS,
+)
+import numpy as np
+import torch
+
+from .model import ANSWER, ASK, END, FRAME, START, STATUS
+from .stream import IGNORE, NOTHING, Part
+
+Known = dict[str, tuple[str, tuple[int, ...]]]
+"""Fact -> its value, and the ordinals of the frames that show it."""
+
+
+@dataclass
+class Run:
+    """
+    A rendered stretch of a world, from its first frame on.
+
+    Parameters
+    ----------
+    kind : str
+        'drive' or 'bench'.
+    images : numpy.ndarray
+        uint8 [T, side, side, 3].
+    now : list of dict
+        For each frame, fact -> what the frame shows.
+    back : list of Known
+        For each frame, what has been shown until then.
+    """
+
+    kind: str
+    images: np.ndarray
+    now: list[dict[str, str]]
+    back: list[Known]
+
+
+def render_run(kind: str, seed: int, frames: int, size: int) -> Run:
+    """Render one run; every third is calmer, and benches differ in how many things they have."""
+    dice = random.Random(f'{kind}/{seed}')
+    episode = Episode(kind, seed, size, pace=dice.choice((1., 1., .5)), keys=0,
+                      things=dice.randint(3, 9))
+    run = Run(kind, np.empty((frames, size, size, 3), np.uint8), [], [])
+    for step in (next(episode) for _ in range(frames)):
+        run.images[step.ordinal] = step.frame
+        where = {f'where:{thing}': place for place, thing in step.truth.items()
+                 if place in PLACES} if kind == 'bench' else {}
+        if kind == 'bench':
+            where[f'where:{step.truth["hold"]}'] = 'gripper'
+            where.pop(f'where:{NONE}', None)
+        run.now.append({**step.truth, **where})
+        run.back.append({name: (fact.value, tuple(frame for _, frame in fact.evidence))
+                         for name, fact in episode.live().items()})
+    return run
+
+
+def render_runs(folder: Path, first_seed: int, count: int, frames: int, size: int) -> list[Run]:
+    """Render as many drives as benches, or read what an earlier call left in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = []
+    for seed in range(first_seed, first_seed + count // 2, 25):
+        path = folder / f'runs_{frames}x{size}_{seed}.pickle'
+        if not path.exists():
+            part = [render_run(kind, number, frames, size)
+                    for number in range(seed, seed + 25) for kind in TOPICS]
+            temporary = path.with_suffix('.part')
+            temporary.write_bytes(pickle.dumps(part))
+            temporary.rename(path)
+        runs += pickle.loads(path.read_bytes())
+    return runs[:count]
+
+
+def names(topic: Topic) -> tuple[str, ...]:
+    """List the facts that a topic asks about."""
+    return tuple(f'{topic.name}:{member}' if member else topic.name for member in topic.members)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """
+    What a batch is made of.
+
+    Parameters
+    ----------
+    frames : int
+        Of each stream.
+    part : int
+        Frames between two evictions.
+    asks : float
+        Branch questions a frame.
+    shares : tuple of float
+        Of the kinds now, back and told among the questions.
+    tells : float
+        Facts told a frame, after `first` at the start.
+    first : int
+        Most facts told at the start.
+    remembered : float
+        Share of the frames after which a question stays in the memory with its answer.
+    """
+
+    frames: int
+    part: int
+    asks: float = .8
+    shares: tuple[float, float, float] = (.25, .35, .4)
+    tells: float = .06
+    first: int = 4
+    remembered: float = .03
+
+
+@dataclass
+class _Row:
+    """One stream of a part, as lists."""
+
+    ids: list[int] = field(default_factory=list)
+    pictures: list[int] = field(default_factory=list)
+    refs: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    markers: list[int] = field(default_factory=list)
+    live: list[set[int]] = field(default_factory=list)
+    asks: list[tuple[int, list[int], list[int]]] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+
+    def add(self, ids: Sequence[int], ref: int = NOTHING, picture: int = NOTHING,
+            labels: Sequence[int] | None = None) -> None:
+        """Append tokens; those of a picture have features from row `picture` on."""
+        self.pictures += (range(picture, picture + len(ids)) if picture >= 0
+                          else [NOTHING] * len(ids))
+        self.ids += ids
+        self.refs += [ref] * len(ids)
+        self.labels += labels or [IGNORE] * len(ids)
+
+
+class Writer:
+    """
+    Turns runs into parts of token streams.
+
+    Parameters
+    ----------
+    vocabulary : dict
+        Word -> id.
+    vision_tokens : int
+        Of a frame.
+    """
+
+    def __init__(self, vocabulary: dict[str, int], vision_tokens: int) -> None:
+        self.words, self.vision_tokens = vocabulary, vision_tokens
+
+    def encode(self, text: str) -> list[int]:
+        """Turn words into ids."""
+        return [self.words[word] for word in text.split()]
+
+    def batch(self, runs: Sequence[Run], mix: Mix, dice: random.Random,
+              ) -> Iterator[tuple[Part, list[str]]]:
+        """
+        Write one batch, part after part.
+
+        Yields
+        ------
+        Part
+            Its pictures count the vision tokens of the frames of all runs, run after run, each
+            with `mix.frames` frames.
+        list of str
+            The kind of the question behind each labelled branch, in the order of the rows.
+        """
+        streams = [self._stream(run, mix, dice, place * mix.frames * self.vision_tokens)
+                   for place, run in enumerate(runs)]
+        refs = 1
+        for _ in range(1 + -(-mix.frames // mix.part)):
+            rows = [next(stream) for stream in streams]
+            refs = max(refs, *(1 + max(row.refs) for row in rows))
+            yield self._part(rows, refs)
+
+    def _stream(self, run: Run, mix: Mix, dice: random.Random, picture: int) -> Iterator[_Row]:
+        """Write one stream: first its opening, then part after part."""
+        row = _Row()
+        row.add([self.words[START]])
+        yield row
+        told: dict[str, tuple[str, int]] = {}
+        tellings = 0
+        row, pending = _Row(), dice.randint(0, mix.first)
+        for ordinal in range(mix.frames):
+            while pending or dice.random() < mix.tells:
+                key, value = self._fact(dice)
+                told[key] = value, mix.frames + tellings
+                row.add(self.encode(tell_text(key, value, dice.randrange(3))),
+                        mix.frames + tellings)
+                tellings, pending = tellings + 1, max(0, pending - 1)
+            row.add([self.words[FRAME]] * self.vision_tokens, ordinal, picture)
+            picture += self.vision_tokens
+            row.add([self.words[STATUS]])
+            row.markers.append(len(row.ids) - 1)
+            row.live.append({ref for _, ref in told.values()}.union(
+                *(frames for _, frames in run.back[ordinal].values())))
+            for _ in range(int(mix.asks) + (dice.random() < mix.asks % 1)):
+                kind, question, answer = self._ask(run, ordinal, told, mix, dice)
+                row.asks.append((len(row.ids) - 1, *self._exchange(question, answer)))
+                row.kinds.append(kind)
+            if dice.random() < mix.remembered:
+                _, question, answer = self._ask(run, ordinal, told, mix, dice)
+                ids, labels = self._exchange(question, answer)
+                row.add([*ids, self.words[END]], labels=[*labels, IGNORE])
+            if (ordinal + 1) % mix.part == 0 or ordinal + 1 == mix.frames:
+                yield row
+                row = _Row()
+
+    def _fact(self, dice: random.Random) -> tuple[str, str]:
+        key = dice.choice(tuple(KEYS))
+        return key, dice.choice(KEYS[key])
+
+    def _exchange(self, question: str, answer: str) -> tuple[list[int], list[int]]:
+        """Write question and answer: ids, and what should follow each."""
+        asked = [self.words[ASK], *self.encode(question), self.words[ANSWER]]
+        said = self.encode(answer)
+        return [*asked, *said], [IGNORE] * (len(asked) - 1) + [*said, self.words[END]]
+
+    def _ask(self, run: Run, ordinal: int, told: dict[str, tuple[str, int]], mix: Mix,
+             dice: random.Random) -> tuple[str, str, str]:
+        """Draw a question: its kind, its words, the answer."""
+        kind = dice.choices(('now', 'back', 'told'), mix.shares)[0]
+        if kind == 'told':
+            key = dice.choice(tuple(told if told and dice.random() < .8 else KEYS))
+            value = told.get(key, (NONE, 0))[0]
+            return 'told' if key in told else 'no', dice.choice(TOLD_QUESTIONS).format(key), value
+        topics = [topic for topic in TOPICS[run.kind] if topic.kind == kind]
+        for _ in range(20):
+            topic = dice.choice(topics)
+            found = self._about(run, ordinal, topic, dice)
+            if found is not None:
+                member, value = found
+                said = member.split('/')
+                dice.shuffle(said)
+                text = dice.choice(topic.texts).format(*said)
+                return 'no' if kind == 'back' and value == NONE else kind, text, value
+        return self._ask(run, ordinal, told, Mix(1, 1, shares=(1, 0, 0)), dice)
+
+    def _about(self, run: Run, ordinal: int, topic: Topic, dice: random.Random,
+               ) -> tuple[str, str] | None:
+        """Draw what to ask a topic about, and the answer; None if there is nothing to ask."""
+        members = list(topic.members)
+        known = run.now[ordinal] if topic.kind == 'now' else run.back[ordinal]
+        seen = [member for member in members
+                if known.get(f'{topic.name}:{member}' if member else topic.name, NONE) != NONE]
+        member = dice.choice(seen if seen and dice.random() < .8 else members)
+        found = known.get(f'{topic.name}:{member}' if member else topic.name)
+        if found is None:
+            if not topic.never:
+                return None
+            value = NONE
+        else:
+            value = found if topic.kind == 'now' else found[0]
+        if value == NONE and dice.random() > max(topic.none_rate, .1 if len(members) > 1 else 0):
+            return None
+        return member, value
+
+    def _part(self, rows: list[_Row], refs: int) -> tuple[Part, list[str]]:
+        """Pad rows to tensors."""
+        stream = max(len(row.ids) for row in rows)
+        marks = max(len(row.markers) for row in rows)
+        asks = max(sum(len(ids) for _, ids, _ in row.asks) for row in rows)
+        batch = len(rows)
+
+        def table(width: int, value: int) -> np.ndarray:
+            return np.full((batch, width), value, np.int64)
+
+        ids, pictures, kept = table(stream, 0), table(stream, NOTHING), table(stream, NOTHING)
+        markers = table(marks, NOTHING)
+        live = np.zeros((batch, marks, refs), bool)
+        ask_ids, anchors, offsets = table(asks, 0), table(asks, 0), table(asks, 0)
+        branches, labels = table(asks, NOTHING), table(stream + asks, IGNORE)
+        kinds = []
+        for place, row in enumerate(rows):
+            size = len(row.ids)
+            ids[place, :size], pictures[place, :size] = row.ids, row.pictures
+            kept[place, :size], labels[place, :size] = row.refs, row.labels
+            markers[place, :len(row.markers)] = row.markers
+            for mark, needed in enumerate(row.live):
+                live[place, mark, list(needed)] = True
+            at = 0
+            for branch, (anchor, words, follow) in enumerate(row.asks):
+                end = at + len(words)
+                ask_ids[place, at:end], anchors[place, at:end] = words, anchor
+                branches[place, at:end], offsets[place, at:end] = branch, range(len(words))
+                labels[place, stream + at:stream + end] = follow
+                at = end
+            kinds += row.kinds
+        lengths = torch.tensor([len(row.ids) for row in rows])
+        tensors = (ids, pictures, kept, markers, live, ask_ids, anchors, branches, offsets, labels)
+        first, *rest = map(torch.from_numpy, tensors)
+        return Part(first, lengths, *rest), kinds

@@ -1,0 +1,306 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Train the bundled model: ``python -m training.train --work FOLDER``.
+
+Three lessons, each resumed from its checkpoint in the work folder: `eyes` (the vision tower, with
+throw-away classifiers), `words` (the decoder, on told facts only) and `memory` (the decoder, on
+streams of frames and words with the policy evicting). The first two train different parameters,
+so ``--only eyes`` and ``--only words`` may run side by side; `memory` starts from both.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+import math
+from pathlib import Path
+import random
+from time import monotonic
+from typing import Any
+
+import torch
+
+from .clips import Mix, render_runs, Run, Writer
+from .eyes import encode_all, Eyes
+from .lessons import (
+    draw_policy,
+    EyesLesson,
+    MemoryLesson,
+    noise_runs,
+    Phase,
+    Score,
+)
+from .model import make_config, make_model, make_tokenizer, SHAPE, write_folder
+
+FEATURE_SIZE = .3  # standard deviation of the vision features
+CRAM = 4  # frames of the streams that teach to tell facts apart
+VALIDATION = 1_000_000  # first seed of the runs that are never trained on
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """
+    What is trained, and for how long.
+
+    Parameters
+    ----------
+    seed : int
+    shape : dict
+        Sizes of the model, see `training.model.SHAPE`.
+    runs, run_frames : int
+        Rendered runs to train on, half of them drives, and the frames of each.
+    eyes_steps, eyes_batch, eyes_rate
+        Steps, frames of a step, and learning rate of the lesson `eyes`.
+    words_steps, words_rate
+        Of the lesson `words`, which ends early once told facts are recalled (`words_enough`).
+    memory_runs, memory_steps, memory_rate
+        Of the lesson `memory`; it needs fewer runs, as each is told and asked anew every time.
+    phases : tuple of Phase
+        The curriculum of the lesson `memory`.
+    budgets : tuple of int
+        Of the policy in training; those of use must lie among them.
+    """
+
+    seed: int = 0
+    shape: dict[str, dict[str, Any]] = field(default_factory=lambda: SHAPE)
+    runs: int = 2400
+    run_frames: int = 64
+    eyes_steps: int = 8000
+    eyes_batch: int = 64
+    eyes_rate: float = 1e-3
+    words_steps: int = 3000
+    words_rate: float = 1.5e-3
+    words_enough: float = .97
+    memory_runs: int = 800
+    memory_steps: int = 2900
+    memory_rate: float = 1.6e-3
+    phases: tuple[Phase, ...] = (
+        Phase(.2, (4, 8), 24), Phase(.45, (8, 16), 24, .5),
+        Phase(1.01, (CRAM, CRAM, 16, 32, 64), 24, .8))
+    budgets: tuple[int, ...] = (96, 128, 192, 256)
+
+
+def mix(frames: int) -> Mix:
+    """Say what streams of this length are made of: in the shortest, many facts at once."""
+    if frames == CRAM:
+        return Mix(frames, part=4, asks=4., shares=(.25, .05, .7), tells=.4, first=10)
+    return Mix(frames, part=4, asks=1.6 if frames < 16 else 1.2)
+
+
+def words_mix(frames: int) -> Mix:
+    """Say what the streams of the lesson `words` are made of."""
+    return Mix(frames, part=frames, asks=1.5, shares=(0, 0, 1), tells=.3, first=2,
+               remembered=.05)
+
+
+class Trainer:
+    """
+    One lesson: optimiser, schedule, checkpoints, progress.
+
+    Parameters
+    ----------
+    name : str
+    modules : dict of str to torch.nn.Module
+        What is trained and saved.
+    work : Path
+        Where checkpoints go.
+    seed : int
+    steps : int
+    rate : float
+        Peak learning rate: 50 steps of warm-up, then cosine to a twentieth.
+    device : torch.device
+    """
+
+    def __init__(self, name: str, modules: dict[str, torch.nn.Module], work: Path, seed: int,
+                 steps: int, rate: float, device: torch.device) -> None:
+        self.name, self.modules, self.seed, self.steps = name, modules, seed, steps
+        self.path, self.device, self.rate, self.done = work / f'{name}.pt', device, rate, 0
+        self.parameters = [p for module in modules.values() for p in module.parameters()]
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=rate, betas=(.9, .98),
+                                           weight_decay=.01)
+        self.score, self.finished = Score(), False
+        if self.path.exists():
+            state = torch.load(self.path, map_location=device)
+            for part, module in modules.items():
+                module.load_state_dict(state['modules'][part])
+            self.optimiser.load_state_dict(state['optimiser'])
+            self.done, self.finished = state['done'], state['finished']
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        temporary = self.path.with_suffix('.part')
+        torch.save({
+            'modules': {part: module.state_dict() for part, module in self.modules.items()},
+            'optimiser': self.optimiser.state_dict(), 'done': self.done,
+            'finished': self.finished}, temporary)
+        temporary.rename(self.path)
+
+    def step(self, lesson: Any) -> float:
+        """Take one step, whose dice depend on seed, lesson and number only: the loss."""
+        dice = random.Random(f'{self.seed}/{self.name}/{self.done}')
+        progress = self.done / self.steps
+        for group in self.optimiser.param_groups:
+            group['lr'] = self.rate * min(1, (self.done + 1) / 50) * (
+                .05 + .475 * (1 + math.cos(math.pi * min(1, progress))))
+        with reduced(self.device):
+            loss = lesson.step(dice, progress, self.score)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.)
+        self.optimiser.step()
+        self.done += 1
+        return float(loss.detach())
+
+    def run(self, lesson: Any, every: int, check: Callable[[], bool]) -> None:
+        """Train to the end; after every so many steps save, report, and ask whether it is over."""
+        start, first = monotonic(), self.done
+        while self.done < self.steps and not self.finished:
+            loss = self.step(lesson)
+            if self.done % every == 0 or self.done == self.steps:
+                pace = (monotonic() - start) / (self.done - first)
+                print(f'{self.name} {self.done}/{self.steps} loss {loss:.3f} {self.score} | '
+                      f'{pace:.2f} s a step, {pace * (self.steps - self.done) / 60:.0f} min left',
+                      flush=True)
+                self.finished = check() or self.done >= self.steps
+                self.score = Score()
+                self.save()
+
+
+@torch.no_grad()
+def settle(model: Any, runs: Sequence[Run]) -> None:
+    """Bring what the projector hands to the decoder to the size of its words."""
+    factor = FEATURE_SIZE / encode_all(model, runs[:20]).std()
+    last = model.model.multi_modal_projector.linear_2
+    last.weight *= factor
+    last.bias *= factor
+
+
+def reduced(device: torch.device) -> Any:
+    """Multiply in bf16 where the hardware is made for it."""
+    fast = device.type == 'cuda' or torch.backends.mkldnn.is_available()
+    return torch.autocast(device.type, torch.bfloat16) if fast else nullcontext()
+
+
+def train(recipe: Recipe, work: Path, out: Path, only: Iterable[str], device: torch.device,
+          every: int = 100) -> None:
+    """
+    Train what is not finished yet.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    work : Path
+        Rendered runs and checkpoints.
+    out : Path
+        Where the best model goes.
+    only : iterable of str
+        Which lessons.
+    device : torch.device
+    every : int
+        Steps between two checkpoints.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    tokenizer = make_tokenizer()
+    model = make_model(make_config(tokenizer, recipe.shape), recipe.seed).to(device)
+    size = model.config.vision_config.image_size
+    tokens = math.ceil(size // model.config.vision_config.patch_size / 2) ** 2
+    hidden = model.config.text_config.hidden_size
+    writer = Writer(tokenizer.get_vocab(), tokens)
+    eyes = torch.nn.ModuleDict({
+        'tower': model.model.vision_tower, 'projector': model.model.multi_modal_projector,
+        'heads': Eyes(tokens * hidden).to(device)})
+    words = torch.nn.ModuleDict({'decoder': model.get_decoder()})
+    seeing = Trainer('eyes', eyes, work, recipe.seed, recipe.eyes_steps, recipe.eyes_rate, device)
+    reading = Trainer('words', words, work, recipe.seed, recipe.words_steps, recipe.words_rate,
+                      device)
+
+    if 'words' in only and not reading.finished:
+        runs = noise_runs(50, 8, recipe.seed)
+        noise = torch.randn(50, 8, tokens, hidden, generator=torch.Generator().manual_seed(0))
+        lesson = MemoryLesson(model, writer, runs, noise, [Phase(1.01, (4, 6, 8), 24)],
+                              recipe.budgets, words_mix)
+        reading.run(lesson, every, lambda: reading.score.share('told') > recipe.words_enough)
+    if 'eyes' not in only and 'memory' not in only:
+        return
+    runs = render_runs(work / 'runs', 0, recipe.runs, recipe.run_frames, size)
+    unseen = render_runs(work / 'runs', VALIDATION, 50, recipe.run_frames, size)
+    if 'eyes' in only and not seeing.finished:
+        lesson = EyesLesson(model, eyes['heads'], runs, recipe.eyes_batch)
+        test = EyesLesson(model, eyes['heads'], unseen, 800)
+
+        def check() -> bool:
+            score = Score()
+            with torch.no_grad(), reduced(device):
+                test.step(random.Random(0), 0, score)
+            print(f'  unseen: {score}', flush=True)
+            return False
+
+        seeing.run(lesson, every, check)
+    if 'memory' in only:
+        _remember(recipe, work, out, model, tokenizer, writer, runs[:recipe.memory_runs], unseen,
+                  device, every)
+
+
+def _remember(recipe: Recipe, work: Path, out: Path, model: Any, tokenizer: Any, writer: Writer,
+              runs: Sequence[Run], unseen: Sequence[Run], device: torch.device,
+              every: int) -> None:
+    """Train the lesson `memory`; export whenever unseen streams are answered better."""
+    trainer = Trainer('memory', torch.nn.ModuleDict({'decoder': model.get_decoder()}), work,
+                      recipe.seed, recipe.memory_steps, recipe.memory_rate, device)
+    settle(model, runs)
+    with reduced(device):
+        features, unseen_features = (
+            encode_all(model, part).float() for part in (runs, unseen))
+    lesson = MemoryLesson(model, writer, runs, features, recipe.phases, recipe.budgets, mix)
+    test = MemoryLesson(model, writer, unseen, unseen_features, recipe.phases, recipe.budgets, mix)
+    best = work / 'best.txt'
+
+    def check() -> bool:
+        score, dice = Score(), random.Random(0)
+        frames = recipe.run_frames
+        policies = [draw_policy(random.Random(row), recipe.budgets[1:]) for row in range(16)]
+        with torch.no_grad(), reduced(device):
+            _, attention = test.run(dice, frames, policies, score)
+        print(f'  unseen, {frames} frames, evicting: {score} attention {attention:.2f}',
+              flush=True)
+        if score.mean() > (float(best.read_text()) if best.exists() else 0):
+            write_folder(model, tokenizer, out)
+            best.write_text(f'{score.mean()}\n')
+        return False
+
+    trainer.run(lesson, every, check)
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Train the bundled model.')
+    parser.add_argument('--work', type=Path, required=True, help='rendered runs and checkpoints')
+    parser.add_argument('--out', type=Path, default=Path('infmllm_ros/bundled/model'),
+                        help='where the best model goes (default: %(default)s)')
+    parser.add_argument('--only', nargs='+', default=['eyes', 'words', 'memory'],
+                        choices=['eyes', 'words', 'memory'], help='lessons (default: all)')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--every', type=int, default=100, help='steps between checkpoints')
+    options = parser.parse_args()
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    train(Recipe(seed=options.seed), options.work, options.out, options.only, device,
+          options.every)
+
+
+if __name__ == '__main__':
+    main()
