@@ -29,7 +29,6 @@ setup(
         (f'share/{package_name}/config', sorted(glob('config/*'))),
         (f'share/{package_name}/launch', sorted(glob('launch/*.py'))),
     ],
-    package_data={package_name: ['bundled/model/*']},
     python_requires='>=3.10',
     install_requires=[
         'setuptools',

@@ -126,6 +126,8 @@ class Mix:
         Most facts told at the start.
     remembered : float
         Share of the frames after which a question stays in the memory with its answer.
+    quiet : int
+        Frames before the first question: they only fill the memory.
     """
 
     frames: int
@@ -135,6 +137,7 @@ class Mix:
     tells: float = .06
     first: int = 4
     remembered: float = .03
+    quiet: int = 0
 
 
 @dataclass
@@ -221,11 +224,12 @@ class Writer:
             row.markers.append(len(row.ids) - 1)
             row.live.append({ref for _, ref in told.values()}.union(
                 *(frames for _, frames in run.back[ordinal].values())))
-            for _ in range(int(mix.asks) + (dice.random() < mix.asks % 1)):
+            asks = 0. if ordinal < mix.quiet else mix.asks
+            for _ in range(int(asks) + (dice.random() < asks % 1)):
                 kind, question, answer = self._ask(run, ordinal, told, mix, dice)
                 row.asks.append((len(row.ids) - 1, *self._exchange(question, answer)))
                 row.kinds.append(kind)
-            if dice.random() < mix.remembered:
+            if asks and dice.random() < mix.remembered:
                 _, question, answer = self._ask(run, ordinal, told, mix, dice)
                 ids, labels = self._exchange(question, answer)
                 row.add([*ids, self.words[END]], labels=[*labels, IGNORE])

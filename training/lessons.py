@@ -151,17 +151,22 @@ class MemoryLesson:
         features = self.features[chosen, :frames].flatten(0, 2).to(self.model.device)
         memory = Memory(self.model, policies, protected=1)
         answers = attention = torch.zeros((), device=self.model.device)
-        count, parts = 0, 0
-        for part, kinds in self.writer.batch(
-                [self.runs[place] for place in chosen], self.mix(frames), dice):
+        count, parts, mix = 0, 0, self.mix(frames)
+        quiet = 1 + mix.quiet // mix.part       # the opening of the streams, and the quiet part
+        for number, (part, kinds) in enumerate(self.writer.batch(
+                [self.runs[place] for place in chosen], mix, dice)):
             part = part.to(self.model.device)
+            if number < quiet:
+                with torch.no_grad():
+                    memory.read(part, features)
+                continue
             outcome = memory.read(part, features)
             answers = answers + nn.functional.cross_entropy(
                 outcome.logits, outcome.targets, reduction='sum')
             attention = attention + outcome.attention
             count, parts = count + len(outcome.targets), parts + 1
             mark(part, kinds, outcome, score)
-        attention = attention / (parts - 1)     # the opening of the streams has no frame
+        attention = attention / parts
         return answers / max(1, count) + ATTENTION * attention, attention.item()
 
 

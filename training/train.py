@@ -49,6 +49,7 @@ from .model import make_config, make_model, make_tokenizer, SHAPE, write_folder
 
 FEATURE_SIZE = .3  # standard deviation of the vision features
 CRAM = 4  # frames of the streams that teach to tell facts apart
+LOUD = 64  # frames at the end of a stream in which questions are asked
 VALIDATION = 1_000_000  # first seed of the runs that are never trained on
 
 
@@ -68,8 +69,9 @@ class Recipe:
         Steps, frames of a step, and learning rate of the lesson `eyes`.
     words_steps, words_rate
         Of the lesson `words`, which ends early once told facts are recalled (`words_enough`).
-    memory_runs, memory_steps, memory_rate
-        Of the lesson `memory`; it needs fewer runs, as each is told and asked anew every time.
+    memory_runs, memory_frames, memory_steps, memory_rate
+        Of the lesson `memory`; it needs fewer runs, but longer ones, and each is told and asked
+        anew every time.
     phases : tuple of Phase
         The curriculum of the lesson `memory`.
     budgets : tuple of int
@@ -86,19 +88,22 @@ class Recipe:
     words_steps: int = 3000
     words_rate: float = 1.5e-3
     words_enough: float = .97
-    memory_runs: int = 800
-    memory_steps: int = 2900
+    memory_runs: int = 150
+    memory_frames: int = 256
+    memory_steps: int = 3300
     memory_rate: float = 1.6e-3
     phases: tuple[Phase, ...] = (
         Phase(.2, (4, 8), 24), Phase(.45, (8, 16), 24, .5),
-        Phase(1.01, (CRAM, CRAM, 16, 32, 64), 24, .8))
-    budgets: tuple[int, ...] = (96, 128, 192, 256)
+        Phase(1.01, (CRAM, 16, 64, 256), 24, .8))
+    budgets: tuple[int, ...] = (112, 144, 192, 256)
 
 
 def mix(frames: int) -> Mix:
     """Say what streams of this length are made of: in the shortest, many facts at once."""
     if frames == CRAM:
         return Mix(frames, part=4, asks=4., shares=(.25, .05, .7), tells=.4, first=10)
+    if frames > LOUD:
+        return Mix(frames, part=4, asks=1.2, tells=.03, quiet=frames - LOUD)
     return Mix(frames, part=4, asks=1.6 if frames < 16 else 1.2)
 
 
@@ -237,9 +242,9 @@ def train(recipe: Recipe, work: Path, out: Path, only: Iterable[str], device: to
         reading.run(lesson, every, lambda: reading.score.share('told') > recipe.words_enough)
     if 'eyes' not in only and 'memory' not in only:
         return
-    runs = render_runs(work / 'runs', 0, recipe.runs, recipe.run_frames, size)
-    unseen = render_runs(work / 'runs', VALIDATION, 50, recipe.run_frames, size)
     if 'eyes' in only and not seeing.finished:
+        runs = render_runs(work / 'runs', 0, recipe.runs, recipe.run_frames, size)
+        unseen = render_runs(work / 'runs', VALIDATION, 50, recipe.run_frames, size)
         lesson = EyesLesson(model, eyes['heads'], runs, recipe.eyes_batch)
         test = EyesLesson(model, eyes['heads'], unseen, 800)
 
@@ -252,8 +257,9 @@ def train(recipe: Recipe, work: Path, out: Path, only: Iterable[str], device: to
 
         seeing.run(lesson, every, check)
     if 'memory' in only:
-        _remember(recipe, work, out, model, tokenizer, writer, runs[:recipe.memory_runs], unseen,
-                  device, every)
+        runs = render_runs(work / 'runs', 0, recipe.memory_runs, recipe.memory_frames, size)
+        unseen = render_runs(work / 'runs', VALIDATION, 50, recipe.memory_frames, size)
+        _remember(recipe, work, out, model, tokenizer, writer, runs, unseen, device, every)
 
 
 def _remember(recipe: Recipe, work: Path, out: Path, model: Any, tokenizer: Any, writer: Writer,
@@ -272,7 +278,7 @@ def _remember(recipe: Recipe, work: Path, out: Path, model: Any, tokenizer: Any,
 
     def check() -> bool:
         score, dice = Score(), random.Random(0)
-        frames = recipe.run_frames
+        frames = recipe.memory_frames
         policies = [draw_policy(random.Random(row), recipe.budgets[1:]) for row in range(16)]
         with torch.no_grad(), reduced(device):
             _, attention = test.run(dice, frames, policies, score)
