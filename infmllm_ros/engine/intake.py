@@ -12,31 +12,16 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What users hand in, checked before it reaches the model: images, token ids, questions."""
+"""What users hand in as words, checked before it reaches the model: token ids, questions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
-from .errors import FrameError, QuestionError, QuestionTooLong, TextError
+from .errors import QuestionError, QuestionTooLong, TextError
 from .models import Prompt
-
-
-def check_image(image: Any) -> None:
-    """
-    Check that an image is uint8 [H, W, 3].
-
-    Raises
-    ------
-    FrameError
-        Naming what it is.
-    """
-    shape, kind = list(getattr(image, 'shape', ())), str(getattr(image, 'dtype', type(image)))
-    if len(shape) != 3 or shape[2] != 3 or 0 in shape or not kind.endswith('uint8'):
-        raise FrameError(f'image is {kind} {shape}, must be uint8 [H, W, 3] (RGB)')
 
 
 def token_ids(ids: Sequence[int] | torch.Tensor, vocabulary: int) -> torch.Tensor:

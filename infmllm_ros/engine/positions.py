@@ -209,12 +209,6 @@ class Slots:
         """View one field of the ledger: int64 [G, n]."""
         return self.meta[field, :, :self.count]
 
-    def positions(self) -> torch.Tensor:
-        """Where the held tokens sit: int64 [G, n], or [3, G, n] with M-RoPE."""
-        if self.rope.mrope:
-            return pack(self.meta[:, :, :self.count])[0]
-        return torch.arange(self.count, device=self.meta.device).expand(self.groups, -1)
-
     def repack(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Place the held tokens contiguously; cos and sin of each table, [G|1, n, R]."""
         if not self.rope.mrope:

@@ -123,7 +123,6 @@ class StreamingSession:
         self._settle()
         if not self.adapter.sees:
             raise ModelError(f'{self.model.spec.name} is text-only: it cannot observe images')
-        intake.check_image(image)
         stamp_ns = int(stamp_ns)
         first = stamp_ns if self._first_stamp is None else self._first_stamp
         start = perf_counter()
@@ -137,7 +136,7 @@ class StreamingSession:
         self._first_stamp = first
         self.newest = self.frames[self.frames_seen] = Frame(self.frames_seen, stamp_ns, camera)
         self.frames_seen += 1
-        self._after(Role.FRAME)
+        self._after()
 
     def tell(self, text: str | Sequence[int] | torch.Tensor) -> None:
         """
@@ -156,7 +155,7 @@ class StreamingSession:
         self._admit(len(ids))
         for part in self._parts(ids):
             self.feed(Chunk(part), Role.TEXT)
-            self._after(Role.TEXT)
+            self._after()
 
     def logits(self, ids: Sequence[int] | torch.Tensor) -> torch.Tensor:
         """
@@ -175,7 +174,7 @@ class StreamingSession:
         self._admit(len(ids))
         for part in self._parts(ids):
             out.append(self.feed(Chunk(part), Role.TEXT, logits=len(part)))
-            self._after(Role.TEXT)
+            self._after()
         return torch.cat(out)
 
     # ---- out
@@ -339,7 +338,7 @@ class StreamingSession:
             held = slice(0, slots.count)
             self.policy.observe(slots.state[:, :, held], slots.window[:, held], asked[held])
 
-    def _after(self, role: Role) -> None:
+    def _after(self) -> None:
         """Probe if it is time, then evict whatever is over budget."""
         self._chunks += 1
         if self._probe is not None and self._chunks % self.policy.probe_every == 0:
