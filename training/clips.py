@@ -16,7 +16,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 import pickle
@@ -37,6 +37,9 @@ import torch
 
 from .model import ANSWER, ASK, END, FRAME, START, STATUS
 from .stream import IGNORE, NOTHING, Part
+
+IN_VIEW = .7  # share of the draws of a remembered fact that are passed over while it is in view
+STILL_GAP = 8  # most frames from one still to the next
 
 Known = dict[str, tuple[str, tuple[int, ...]]]
 """Fact -> its value, and the ordinals of the frames that show it."""
@@ -84,14 +87,34 @@ def render_run(kind: str, seed: int, frames: int, size: int) -> Run:
     return run
 
 
-def render_runs(folder: Path, first_seed: int, count: int, frames: int, size: int) -> list[Run]:
+def render_stills(kind: str, seed: int, count: int, size: int) -> Run:
+    """
+    Render single frames of a world, some time apart: more to see than in as many in a row.
+
+    A drive without a sign is passed over half of the time, since digits need the most examples.
+    """
+    dice = random.Random(f'{kind}/{seed}/still')
+    episode = Episode(kind, seed, size, keys=0, things=dice.randint(3, 9))
+    run = Run(kind, np.empty((count, size, size, 3), np.uint8), [], [])
+    for place in range(count):
+        episode.skip(dice.randrange(STILL_GAP))
+        while kind == 'drive' and episode.truth.get('sign') == NONE and dice.random() < .5:
+            episode.skip(1)
+        step = next(episode)
+        run.images[place] = step.frame
+        run.now.append(step.truth)
+    return run
+
+
+def render_runs(folder: Path, first_seed: int, count: int, frames: int, size: int,
+                render: Callable[[str, int, int, int], Run] = render_run) -> list[Run]:
     """Render as many drives as benches, or read what an earlier call left in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     runs = []
     for seed in range(first_seed, first_seed + count // 2, 25):
-        path = folder / f'runs_{frames}x{size}_{seed}.pickle'
+        path = folder / f'{render.__name__}_{frames}x{size}_{seed}.pickle'
         if not path.exists():
-            part = [render_run(kind, number, frames, size)
+            part = [render(kind, number, frames, size)
                     for number in range(seed, seed + 25) for kind in TOPICS]
             temporary = path.with_suffix('.part')
             temporary.write_bytes(pickle.dumps(part))
@@ -119,7 +142,7 @@ class Mix:
     asks : float
         Branch questions a frame.
     shares : tuple of float
-        Of the kinds now, back and told among the questions.
+        Of the kinds now, back, told and no among the questions.
     tells : float
         Facts told a frame, after `first` at the start.
     first : int
@@ -133,7 +156,7 @@ class Mix:
     frames: int
     part: int
     asks: float = .8
-    shares: tuple[float, float, float] = (.25, .35, .4)
+    shares: tuple[float, float, float, float] = (.25, .3, .3, .15)
     tells: float = .06
     first: int = 4
     remembered: float = .03
@@ -151,6 +174,7 @@ class _Row:
     markers: list[int] = field(default_factory=list)
     live: list[set[int]] = field(default_factory=list)
     asks: list[tuple[int, list[int], list[int]]] = field(default_factory=list)
+    wanted: list[set[int]] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
 
     def add(self, ids: Sequence[int], ref: int = NOTHING, picture: int = NOTHING,
@@ -161,6 +185,16 @@ class _Row:
         self.ids += ids
         self.refs += [ref] * len(ids)
         self.labels += labels or [IGNORE] * len(ids)
+
+
+@dataclass(frozen=True)
+class _Ask:
+    """A question: its kind, its words, the answer, and what evidence that needs."""
+
+    kind: str
+    text: str
+    answer: str
+    evidence: set[int]
 
 
 class Writer:
@@ -204,9 +238,14 @@ class Writer:
             yield self._part(rows, refs)
 
     def _stream(self, run: Run, mix: Mix, dice: random.Random, picture: int) -> Iterator[_Row]:
-        """Write one stream: first its opening, then part after part."""
+        """
+        Write one stream: first its opening, then part after part.
+
+        Evidence 0 is the start of the stream (of what was never seen), frames follow, then what
+        was told.
+        """
         row = _Row()
-        row.add([self.words[START]])
+        row.add([self.words[START]], 0)
         yield row
         told: dict[str, tuple[str, int]] = {}
         tellings = 0
@@ -214,24 +253,24 @@ class Writer:
         for ordinal in range(mix.frames):
             while pending or dice.random() < mix.tells:
                 key, value = self._fact(dice)
-                told[key] = value, mix.frames + tellings
+                told[key] = value, 1 + mix.frames + tellings
                 row.add(self.encode(tell_text(key, value, dice.randrange(3))),
-                        mix.frames + tellings)
+                        1 + mix.frames + tellings)
                 tellings, pending = tellings + 1, max(0, pending - 1)
-            row.add([self.words[FRAME]] * self.vision_tokens, ordinal, picture)
+            row.add([self.words[FRAME]] * self.vision_tokens, 1 + ordinal, picture)
             picture += self.vision_tokens
             row.add([self.words[STATUS]])
             row.markers.append(len(row.ids) - 1)
-            row.live.append({ref for _, ref in told.values()}.union(
-                *(frames for _, frames in run.back[ordinal].values())))
+            row.live.append({ref for _, ref in told.values()}.union(*(
+                (1 + frame for frame in frames) for _, frames in run.back[ordinal].values())))
             asks = 0. if ordinal < mix.quiet else mix.asks
             for _ in range(int(asks) + (dice.random() < asks % 1)):
-                kind, question, answer = self._ask(run, ordinal, told, mix, dice)
-                row.asks.append((len(row.ids) - 1, *self._exchange(question, answer)))
-                row.kinds.append(kind)
+                ask = self._ask(run, ordinal, told, mix, dice)
+                row.asks.append((len(row.ids) - 1, *self._exchange(ask)))
+                row.wanted.append(ask.evidence)
+                row.kinds.append(ask.kind)
             if asks and dice.random() < mix.remembered:
-                _, question, answer = self._ask(run, ordinal, told, mix, dice)
-                ids, labels = self._exchange(question, answer)
+                ids, labels = self._exchange(self._ask(run, ordinal, told, mix, dice))
                 row.add([*ids, self.words[END]], labels=[*labels, IGNORE])
             if (ordinal + 1) % mix.part == 0 or ordinal + 1 == mix.frames:
                 yield row
@@ -241,50 +280,64 @@ class Writer:
         key = dice.choice(tuple(KEYS))
         return key, dice.choice(KEYS[key])
 
-    def _exchange(self, question: str, answer: str) -> tuple[list[int], list[int]]:
+    def _exchange(self, ask: _Ask) -> tuple[list[int], list[int]]:
         """Write question and answer: ids, and what should follow each."""
-        asked = [self.words[ASK], *self.encode(question), self.words[ANSWER]]
-        said = self.encode(answer)
+        asked = [self.words[ASK], *self.encode(ask.text), self.words[ANSWER]]
+        said = self.encode(ask.answer)
         return [*asked, *said], [IGNORE] * (len(asked) - 1) + [*said, self.words[END]]
 
     def _ask(self, run: Run, ordinal: int, told: dict[str, tuple[str, int]], mix: Mix,
-             dice: random.Random) -> tuple[str, str, str]:
-        """Draw a question: its kind, its words, the answer."""
-        kind = dice.choices(('now', 'back', 'told'), mix.shares)[0]
-        if kind == 'told':
-            key = dice.choice(tuple(told if told and dice.random() < .8 else KEYS))
-            value = told.get(key, (NONE, 0))[0]
-            return 'told' if key in told else 'no', dice.choice(TOLD_QUESTIONS).format(key), value
-        topics = [topic for topic in TOPICS[run.kind] if topic.kind == kind]
+             dice: random.Random) -> _Ask:
+        """Draw a question that can be asked after a frame."""
+        kind = dice.choices(('now', 'back', 'told', 'no'), mix.shares)[0]
+        if kind == 'told' and not told or kind == 'no' and (
+                not mix.shares[1] or dice.random() < .5):
+            kind = 'never'
+        if kind in ('told', 'never'):
+            keys = [key for key in KEYS if (key in told) == (kind == 'told')] or list(KEYS)
+            key = dice.choice(keys)
+            value, evidence = told.get(key, (NONE, 0))
+            return _Ask('told' if key in told else 'no',
+                        dice.choice(TOLD_QUESTIONS).format(key), value, {evidence})
+        topics = [topic for topic in TOPICS[run.kind]
+                  if topic.kind == ('now' if kind == 'now' else 'back')]
         for _ in range(20):
             topic = dice.choice(topics)
-            found = self._about(run, ordinal, topic, dice)
+            found = (self._never(run, ordinal, topic, dice) if kind == 'no'
+                     else self._about(run, ordinal, topic, dice))
             if found is not None:
-                member, value = found
+                member, value, evidence = found
                 said = member.split('/')
                 dice.shuffle(said)
                 text = dice.choice(topic.texts).format(*said)
-                return 'no' if kind == 'back' and value == NONE else kind, text, value
-        return self._ask(run, ordinal, told, Mix(1, 1, shares=(1, 0, 0)), dice)
+                return _Ask(kind, text, value, evidence)
+        return self._ask(run, ordinal, told, Mix(1, 1, shares=(1, 0, 0, 0)), dice)
+
+    def _never(self, run: Run, ordinal: int, topic: Topic, dice: random.Random,
+               ) -> tuple[str, str, set[int]] | None:
+        """Draw what was never shown of a topic; None if there is nothing."""
+        unseen = [member for member, name in zip(topic.members, names(topic), strict=True)
+                  if name not in run.back[ordinal]]
+        return (dice.choice(unseen), NONE, {0}) if topic.never and unseen else None
 
     def _about(self, run: Run, ordinal: int, topic: Topic, dice: random.Random,
-               ) -> tuple[str, str] | None:
-        """Draw what to ask a topic about, and the answer; None if there is nothing to ask."""
-        members = list(topic.members)
-        known = run.now[ordinal] if topic.kind == 'now' else run.back[ordinal]
-        seen = [member for member in members
-                if known.get(f'{topic.name}:{member}' if member else topic.name, NONE) != NONE]
-        member = dice.choice(seen if seen and dice.random() < .8 else members)
-        found = known.get(f'{topic.name}:{member}' if member else topic.name)
-        if found is None:
-            if not topic.never:
-                return None
-            value = NONE
+               ) -> tuple[str, str, set[int]] | None:
+        """Draw what to ask a topic about, the answer and its evidence; None if there is none."""
+        now = topic.kind == 'now'
+        known = run.now[ordinal] if now else run.back[ordinal]
+        members = dict(zip(topic.members, names(topic), strict=True))
+        seen = [member for member, name in members.items() if known.get(name, NONE) != NONE]
+        member = dice.choice(seen if seen and dice.random() < .8 else list(members))
+        found = known.get(members[member])
+        if now:
+            value, frames = found or NONE, (ordinal,)
+        elif found is None or (found[1] == (ordinal,) and dice.random() < IN_VIEW):
+            return None
         else:
-            value = found if topic.kind == 'now' else found[0]
+            value, frames = found
         if value == NONE and dice.random() > max(topic.none_rate, .1 if len(members) > 1 else 0):
             return None
-        return member, value
+        return member, value, {1 + frame for frame in frames}
 
     def _part(self, rows: list[_Row], refs: int) -> tuple[Part, list[str]]:
         """Pad rows to tensors."""
@@ -299,6 +352,7 @@ class Writer:
         ids, pictures, kept = table(stream, 0), table(stream, NOTHING), table(stream, NOTHING)
         markers = table(marks, NOTHING)
         live = np.zeros((batch, marks, refs), bool)
+        wanted = np.zeros((batch, max(len(row.asks) for row in rows), refs), bool)
         ask_ids, anchors, offsets = table(asks, 0), table(asks, 0), table(asks, 0)
         branches, labels = table(asks, NOTHING), table(stream + asks, IGNORE)
         kinds = []
@@ -315,9 +369,11 @@ class Writer:
                 ask_ids[place, at:end], anchors[place, at:end] = words, anchor
                 branches[place, at:end], offsets[place, at:end] = branch, range(len(words))
                 labels[place, stream + at:stream + end] = follow
+                wanted[place, branch, list(row.wanted[branch])] = True
                 at = end
             kinds += row.kinds
         lengths = torch.tensor([len(row.ids) for row in rows])
-        tensors = (ids, pictures, kept, markers, live, ask_ids, anchors, branches, offsets, labels)
+        tensors = (ids, pictures, kept, markers, live, ask_ids, anchors, branches, offsets, labels,
+                   wanted)
         first, *rest = map(torch.from_numpy, tensors)
         return Part(first, lengths, *rest), kinds

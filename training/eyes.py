@@ -57,17 +57,20 @@ class Eyes(nn.Module):
     """
     The classifiers, which are thrown away afterwards: fact -> logits of its answers.
 
+    Each looks at the vision tokens as an attention head will: a weighted mean of the normalised
+    tokens, then a linear map.
+
     Parameters
     ----------
-    width : int
-        Vision tokens times hidden size.
+    tokens, hidden : int
+        Vision tokens of a frame, and their width.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, tokens: int, hidden: int) -> None:
         super().__init__()
-        sizes = [len(choices) for choices in FACTS.values()]
-        self.heads = nn.Linear(width, sum(sizes))
-        self.sizes = sizes
+        self.sizes = [len(choices) for choices in FACTS.values()]
+        self.heads = nn.Linear(hidden, sum(self.sizes))
+        self.where = nn.Parameter(torch.zeros(len(FACTS), tokens))
         # most frames show no sign: what is there counts more than what is not
         self.weights = [torch.tensor([NONE_WEIGHT if choice == NONE else 1. for choice in choices])
                         for choices in FACTS.values()]
@@ -89,7 +92,10 @@ class Eyes(nn.Module):
         tuple of torch.Tensor
             The loss, and whether each answer is right: [N, facts].
         """
-        parts = self.heads(features.flatten(1)).split(self.sizes, 1)
+        tokens = nn.functional.rms_norm(features.float(), features.shape[-1:])
+        parts = [nn.functional.linear(weight @ tokens, *head) for weight, *head in zip(
+            self.where.softmax(1), self.heads.weight.split(self.sizes),
+            self.heads.bias.split(self.sizes), strict=True)]
         loss = features.new_zeros(())
         right = torch.zeros_like(truth, dtype=torch.bool)
         for place, logits in enumerate(parts):

@@ -33,6 +33,7 @@ from .eyes import Eyes, look, truths
 from .stream import Memory, Outcome, Part
 
 ATTENTION = .3  # weight of the attention loss against that of the answers
+POINTING = .2   # weight of the pointing loss
 
 
 class Score:
@@ -145,12 +146,12 @@ class MemoryLesson:
         return self.run(dice, frames, policies, score)[0]
 
     def run(self, dice: random.Random, frames: int, policies: Sequence[Policy | None],
-            score: Score) -> tuple[torch.Tensor, float]:
-        """Stream one batch: its loss, and the mean attention loss."""
+            score: Score) -> tuple[torch.Tensor, float, float]:
+        """Stream one batch: its loss, the mean attention loss, the mean pointing loss."""
         chosen = [dice.randrange(len(self.runs)) for _ in policies]
         features = self.features[chosen, :frames].flatten(0, 2).to(self.model.device)
         memory = Memory(self.model, policies, protected=1)
-        answers = attention = torch.zeros((), device=self.model.device)
+        answers = attention = pointing = torch.zeros((), device=self.model.device)
         count, parts, mix = 0, 0, self.mix(frames)
         quiet = 1 + mix.quiet // mix.part       # the opening of the streams, and the quiet part
         for number, (part, kinds) in enumerate(self.writer.batch(
@@ -164,10 +165,12 @@ class MemoryLesson:
             answers = answers + nn.functional.cross_entropy(
                 outcome.logits, outcome.targets, reduction='sum')
             attention = attention + outcome.attention
+            pointing = pointing + outcome.pointing
             count, parts = count + len(outcome.targets), parts + 1
             mark(part, kinds, outcome, score)
-        attention = attention / parts
-        return answers / max(1, count) + ATTENTION * attention, attention.item()
+        attention, pointing = attention / parts, pointing / parts
+        loss = answers / max(1, count) + ATTENTION * attention + POINTING * pointing
+        return loss, attention.item(), pointing.item()
 
 
 class EyesLesson:

@@ -43,7 +43,7 @@ SHAPE: dict[str, dict[str, Any]] = {
     'vision': {'image_size': 64, 'patch_size': 16, 'hidden_size': 160, 'intermediate_size': 480,
                'num_hidden_layers': 4, 'num_attention_heads': 4},
     'text': {'hidden_size': 128, 'intermediate_size': 384, 'num_hidden_layers': 4,
-             'num_attention_heads': 4, 'num_key_value_heads': 2},
+             'num_attention_heads': 4, 'num_key_value_heads': 4},
 }
 CONTEXT = 4096
 

@@ -37,6 +37,7 @@ from torch import nn
 
 NOTHING = -1   # no reference, no marker, no branch
 IGNORE = -100  # no label
+POINTERS = 2   # last layers in which a question looks at its evidence
 
 
 @dataclass
@@ -65,6 +66,8 @@ class Part:
         padding has branch NOTHING.
     labels : torch.Tensor
         The token that should follow each of ``ids, ask_ids``, or IGNORE: int64 [B, S + Q].
+    wanted : torch.Tensor
+        Which evidence answers each branch: bool [B, K, R].
     """
 
     ids: torch.Tensor
@@ -78,6 +81,7 @@ class Part:
     branches: torch.Tensor
     offsets: torch.Tensor
     labels: torch.Tensor
+    wanted: torch.Tensor
 
     def to(self, device: torch.device) -> Part:
         """Move every tensor."""
@@ -99,12 +103,15 @@ class Outcome:
         int64 [n, 2]: row of the batch, and place in ``ids, ask_ids``.
     attention : torch.Tensor
         The attention loss of this part (0 without markers that have something to keep).
+    pointing : torch.Tensor
+        The pointing loss of this part (0 without questions).
     """
 
     logits: torch.Tensor
     targets: torch.Tensor
     places: torch.Tensor
     attention: torch.Tensor
+    pointing: torch.Tensor
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -138,7 +145,7 @@ class Memory:
         self.keys: list[torch.Tensor | None] = [None] * layers
         self.values: list[torch.Tensor | None] = [None] * layers
         empty = torch.zeros(batch, 0, dtype=torch.long, device=device)
-        self.valid, self.refs, self.index = empty.bool(), empty, empty
+        self.valid, self.refs, self.index, self.ids = empty.bool(), empty, empty, empty
         self.state = torch.zeros(2, batch, 0, device=device)
         self.seen = torch.zeros(batch, dtype=torch.long, device=device)
 
@@ -167,18 +174,44 @@ class Memory:
         fresh = place[None] < part.lengths[:, None]
         held = self.valid.sum(1, keepdim=True)
         positions = torch.cat((held + place, held + part.anchors + 1 + part.offsets), 1)
-        look = _Look(self, part, positions, self._visible(part))
+        look = _Look(self, part, positions, self._visible(part), self._evidence(part))
         with streaming():
             hidden = self.decoder(
                 inputs_embeds=embedded, position_ids=torch.zeros_like(ids), use_cache=False,
                 stream=look).last_hidden_state
         places = (part.labels != IGNORE).nonzero()
         logits = self.model.lm_head(hidden[places[:, 0], places[:, 1]])
-        attention = self._supervise(part, look)
+        attention, pointing = self._supervise(part, look), look.pointing()
         self._take(part, look, fresh)
         if evict:
             self._evict()
-        return Outcome(logits, part.labels[places[:, 0], places[:, 1]], places, attention)
+        targets = part.labels[places[:, 0], places[:, 1]]
+        return Outcome(logits, targets, places, attention, pointing)
+
+    def _evidence(self, part: Part) -> torch.Tensor | None:
+        """
+        Say where each question token that a word of an answer follows should look.
+
+        At that word in the sentence that told it, or at the vision tokens of the frames that
+        show it: bool [B, Q, n + S + Q]; None without questions.
+        """
+        batch, asks = part.ask_ids.shape
+        if not asks:
+            return None
+        said = part.labels[:, -asks:]
+        ids, refs = torch.cat((self.ids, part.ids), 1), torch.cat((self.refs, part.refs), 1)
+        rows = part.wanted.gather(
+            1, part.branches.clamp_min(0)[..., None].expand(-1, -1, part.wanted.shape[2]))
+        target = rows.gather(2, refs.clamp_min(0)[:, None].expand(-1, asks, -1))
+        exact = (ids[:, None] == said[..., None]) | ~self._is_word(ids)[:, None]
+        word = (said != IGNORE) & (said != self.model.config.text_config.eos_token_id)
+        target = target & exact & (refs >= 0)[:, None] & word[..., None]
+        return torch.nn.functional.pad(target, (0, asks))
+
+    def _is_word(self, ids: torch.Tensor) -> torch.Tensor:
+        """Say which tokens are words: neither of a frame nor the start of the stream."""
+        config = self.model.config
+        return (ids != config.video_token_id) & (ids != config.text_config.bos_token_id)
 
     def _visible(self, part: Part) -> torch.Tensor:
         """Say which tokens each query sees: bool [B, 1, S + Q, n + S + Q]."""
@@ -228,6 +261,7 @@ class Memory:
             self.values[layer] = value if old is None else torch.cat((old, value), 2)
         self.valid = torch.cat((self.valid, fresh), 1)
         self.refs = torch.cat((self.refs, part.refs), 1)
+        self.ids = torch.cat((self.ids, part.ids), 1)
         place = torch.arange(stream, device=self.device)
         self.index = torch.cat((self.index, self.seen[:, None] + place), 1)
         self.seen = self.seen + part.lengths
@@ -280,7 +314,7 @@ class Memory:
                 kept[layer] = tensor.gather(2, place)
         self.valid = valid
         self.refs = self.refs.gather(1, slots).masked_fill(~valid, NOTHING)
-        self.index = self.index.gather(1, slots)
+        self.index, self.ids = self.index.gather(1, slots), self.ids.gather(1, slots)
         self.state = self.state.gather(2, slots.expand(2, -1, -1))
 
     def detach(self) -> None:
@@ -293,8 +327,9 @@ class _Look:
     """The ``stream=`` of one pass: attends, and notes what the memory needs afterwards."""
 
     def __init__(self, memory: Memory, part: Part, positions: torch.Tensor,
-                 visible: torch.Tensor) -> None:
-        self.memory, self.visible = memory, visible
+                 visible: torch.Tensor, evidence: torch.Tensor | None) -> None:
+        self.memory, self.visible, self.evidence = memory, visible, evidence
+        self.missed: list[torch.Tensor] = []
         self.stream = part.ids.shape[1]
         held = torch.cumsum(memory.valid, 1) - 1
         most = int(positions.max()) + 1
@@ -328,4 +363,20 @@ class _Look:
         if self.rows is not None:
             rows = self.rows[:, None, :, None].expand(-1, weights.shape[1], -1, weights.shape[-1])
             self.weights[layer] = weights.gather(2, rows).mean(1)
+        if self.evidence is not None and layer >= len(self.new) - POINTERS:
+            found = (weights[:, :, self.stream:] * self.evidence[:, None]).sum(-1)
+            self.missed.append((1 - found.float().clamp(max=.9999)).log().sum(1))
         return torch.matmul(weights, value.repeat_interleave(groups, 1)).transpose(1, 2)
+
+    def pointing(self) -> torch.Tensor:
+        """
+        Return how far the questions look past their evidence.
+
+        The loss is -log(1 - product over heads of (1 - attention on the evidence)), in the last
+        POINTERS layers: one head that looks there is enough. Mean over answer words.
+        """
+        if not self.missed:
+            return torch.zeros((), device=self.memory.device)
+        asked = self.evidence.any(-1)
+        loss = -(1 - sum(self.missed).exp()).clamp_min(1e-4).log()
+        return (loss * asked).sum() / asked.sum().clamp_min(1)

@@ -35,7 +35,7 @@ from typing import Any
 
 import torch
 
-from .clips import Mix, render_runs, Run, Writer
+from .clips import Mix, render_runs, render_stills, Run, Writer
 from .eyes import encode_all, Eyes
 from .lessons import (
     draw_policy,
@@ -63,15 +63,15 @@ class Recipe:
     seed : int
     shape : dict
         Sizes of the model, see `training.model.SHAPE`.
-    runs, run_frames : int
-        Rendered runs to train on, half of them drives, and the frames of each.
+    runs, run_stills : int
+        Worlds to learn to see in, half of them drives, and the frames rendered of each.
     eyes_steps, eyes_batch, eyes_rate
         Steps, frames of a step, and learning rate of the lesson `eyes`.
     words_steps, words_rate
         Of the lesson `words`, which ends early once told facts are recalled (`words_enough`).
     memory_runs, memory_frames, memory_steps, memory_rate
-        Of the lesson `memory`; it needs fewer runs, but longer ones, and each is told and asked
-        anew every time.
+        Of the lesson `memory`: runs to draw from, which are told and asked anew every time, and
+        the frames of each.
     phases : tuple of Phase
         The curriculum of the lesson `memory`.
     budgets : tuple of int
@@ -80,36 +80,36 @@ class Recipe:
 
     seed: int = 0
     shape: dict[str, dict[str, Any]] = field(default_factory=lambda: SHAPE)
-    runs: int = 2400
-    run_frames: int = 64
-    eyes_steps: int = 8000
+    runs: int = 16000
+    run_stills: int = 16
+    eyes_steps: int = 14000
     eyes_batch: int = 64
     eyes_rate: float = 1e-3
     words_steps: int = 3000
     words_rate: float = 1.5e-3
     words_enough: float = .97
-    memory_runs: int = 150
+    memory_runs: int = 400
     memory_frames: int = 256
-    memory_steps: int = 3300
+    memory_steps: int = 10000
     memory_rate: float = 1.6e-3
     phases: tuple[Phase, ...] = (
-        Phase(.2, (4, 8), 24), Phase(.45, (8, 16), 24, .5),
+        Phase(.1, (CRAM, 8), 24), Phase(.3, (CRAM, 8, 16), 24, .5),
         Phase(1.01, (CRAM, 16, 64, 256), 24, .8))
-    budgets: tuple[int, ...] = (112, 144, 192, 256)
+    budgets: tuple[int, ...] = (128, 192, 256, 384, 768)
 
 
 def mix(frames: int) -> Mix:
     """Say what streams of this length are made of: in the shortest, many facts at once."""
     if frames == CRAM:
-        return Mix(frames, part=4, asks=4., shares=(.25, .05, .7), tells=.4, first=10)
+        return Mix(frames, part=4, asks=4., shares=(.25, .05, .6, .1), tells=.4, first=10)
     if frames > LOUD:
-        return Mix(frames, part=4, asks=1.2, tells=.03, quiet=frames - LOUD)
+        return Mix(frames, part=4, asks=1.2, tells=.04, first=6, quiet=frames - LOUD)
     return Mix(frames, part=4, asks=1.6 if frames < 16 else 1.2)
 
 
 def words_mix(frames: int) -> Mix:
     """Say what the streams of the lesson `words` are made of."""
-    return Mix(frames, part=frames, asks=1.5, shares=(0, 0, 1), tells=.3, first=2,
+    return Mix(frames, part=frames, asks=3., shares=(0, 0, .85, .15), tells=.3, first=6,
                remembered=.05)
 
 
@@ -228,7 +228,7 @@ def train(recipe: Recipe, work: Path, out: Path, only: Iterable[str], device: to
     writer = Writer(tokenizer.get_vocab(), tokens)
     eyes = torch.nn.ModuleDict({
         'tower': model.model.vision_tower, 'projector': model.model.multi_modal_projector,
-        'heads': Eyes(tokens * hidden).to(device)})
+        'heads': Eyes(tokens, hidden).to(device)})
     words = torch.nn.ModuleDict({'decoder': model.get_decoder()})
     seeing = Trainer('eyes', eyes, work, recipe.seed, recipe.eyes_steps, recipe.eyes_rate, device)
     reading = Trainer('words', words, work, recipe.seed, recipe.words_steps, recipe.words_rate,
@@ -243,8 +243,9 @@ def train(recipe: Recipe, work: Path, out: Path, only: Iterable[str], device: to
     if 'eyes' not in only and 'memory' not in only:
         return
     if 'eyes' in only and not seeing.finished:
-        runs = render_runs(work / 'runs', 0, recipe.runs, recipe.run_frames, size)
-        unseen = render_runs(work / 'runs', VALIDATION, 50, recipe.run_frames, size)
+        runs, unseen = (
+            render_runs(work / 'runs', seed, count, recipe.run_stills, size, render_stills)
+            for seed, count in ((0, recipe.runs), (VALIDATION, 200)))
         lesson = EyesLesson(model, eyes['heads'], runs, recipe.eyes_batch)
         test = EyesLesson(model, eyes['heads'], unseen, 800)
 
@@ -279,11 +280,11 @@ def _remember(recipe: Recipe, work: Path, out: Path, model: Any, tokenizer: Any,
     def check() -> bool:
         score, dice = Score(), random.Random(0)
         frames = recipe.memory_frames
-        policies = [draw_policy(random.Random(row), recipe.budgets[1:]) for row in range(16)]
+        policies = [draw_policy(random.Random(row), recipe.budgets[1:3]) for row in range(16)]
         with torch.no_grad(), reduced(device):
-            _, attention = test.run(dice, frames, policies, score)
-        print(f'  unseen, {frames} frames, evicting: {score} attention {attention:.2f}',
-              flush=True)
+            _, attention, pointing = test.run(dice, frames, policies, score)
+        print(f'  unseen, {frames} frames, evicting: {score} attention {attention:.2f} '
+              f'pointing {pointing:.2f}', flush=True)
         if score.mean() > (float(best.read_text()) if best.exists() else 0):
             write_folder(model, tokenizer, out)
             best.write_text(f'{score.mean()}\n')
