@@ -97,6 +97,7 @@ class InfmllmNode(LifecycleNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self.create_subscription(String, 'query', self._on_query, 10)
         self.create_subscription(Query, 'query_request', self._on_query_request, 10)
+        self.create_subscription(String, 'tell', self._on_tell, 10)
         # A callback that awaits holds its group: `reset` must not hold up all the others.
         self.create_service(Trigger, 'reset', self._on_reset,
                             callback_group=ReentrantCallbackGroup())
@@ -254,11 +255,39 @@ class InfmllmNode(LifecycleNode):
     def _on_query_request(self, message: Query) -> None:
         self._ask(message)
 
-    def _ask(self, query: Query) -> None:
+    def _is_active(self, what: str) -> bool:
         if self._state != 'active':
             self.get_logger().warning(
-                f'question ignored: the node is {self._state}, but must be active: call its '
+                f'{what} ignored: the node is {self._state}, but must be active: call its '
                 'lifecycle transitions or start it with autostart', throttle_duration_sec=1.0)
+        return self._state == 'active'
+
+    def _on_tell(self, message: String) -> None:
+        if not self._is_active('text to remember'):
+            return
+        text, limit = message.data, self._value('max_query_chars')
+        if not text.strip():
+            refusal = 'it is empty: send some text'
+        elif len(text) > limit:
+            refusal = (f'it has {len(text)} characters, the most is {limit}: shorten it, or raise '
+                       'max_query_chars')
+        else:
+            job = self._worker.tell(text)
+            if job is not None:
+                job.add_done_callback(self._told)
+                return
+            refusal = (f'{self._worker.queue_size} texts wait already, the limit of '
+                       'query_queue_size: send it again later')
+        self.get_logger().warning(f'text not remembered: {refusal}')
+
+    def _told(self, job: Future) -> None:
+        """Say when a text could not be taken in; in the worker's thread."""
+        error = job.exception()
+        if error is not None:
+            self.get_logger().error(f'text not remembered: {one_line(error)}')
+
+    def _ask(self, query: Query) -> None:
+        if not self._is_active('question'):
             return
         self._queries += 1
         question = Question(query.question, query.id or f'query-{self._queries}',

@@ -184,6 +184,20 @@ class Worker:
             self._note(None)
         return self._command('reset', job)
 
+    def tell(self, text: str) -> Future | None:
+        """
+        Put a text into the memory, before the next frame or question; None when too many wait.
+
+        The future ends with `None` or the error.
+        """
+        def job() -> None:
+            self._session.tell(text)
+            self._note(self._newest)
+        with self._wake:
+            if sum(name == 'tell' for name, _, _ in self._commands) >= self.queue_size:
+                return None
+            return self._command('tell', job)
+
     def offer(self, frame: Frame) -> None:
         """Hand in a frame; it replaces one that still waits."""
         self.mailbox.put(frame)

@@ -123,6 +123,7 @@ class Robot:
         self.jpegs = self.node.create_publisher(CompressedImage, 'image/compressed', 1)
         self.queries = self.node.create_publisher(String, 'query', 10)
         self.requests = self.node.create_publisher(Query, 'query_request', 10)
+        self.tells = self.node.create_publisher(String, 'tell', 10)
         self._clients: dict[str, Any] = {}
         for name, kind in SERVICES.items():
             self.add_client(kind, name)

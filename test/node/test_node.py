@@ -114,6 +114,18 @@ def test_a_plain_string_is_a_question(node, robot, seen):
     assert answer.id.startswith('query-')
 
 
+def test_a_told_text_enters_the_memory_and_a_bad_one_is_named(node, robot, seen):
+    wait_for(robot.tells.get_subscription_count, 'the node subscribes')
+    before = robot.got['cache_stats'][-1].tokens_seen
+    robot.tells.publish(String(data='The target is the blue cup.'))
+    wait_for(lambda: robot.got['cache_stats'][-1].tokens_seen > before, 'it is remembered')
+    robot.tells.publish(String(data=' '))
+    node.wait_for_log('text not remembered: it is empty')
+    robot.tells.publish(String(data='x' * 1001))
+    node.wait_for_log('text not remembered: it has 1001 characters, the most is 1000')
+    assert robot.ask('What is the target?', max_tokens=2).status == 0
+
+
 def test_choices_get_probabilities(node, robot, seen):
     answer = robot.ask('Is the light red?', choices=['yes', 'no', 'cannot tell'])
     assert answer.status == answer.OK, answer.message

@@ -61,6 +61,9 @@ class Session:
         self._step('choose', question)
         return Answer(choices[1], 'choice', 1, 0.1, 0.2, self.newest, '', 1, (0.3, 0.7))
 
+    def tell(self, text):
+        self._step('tell', text)
+
     def reset(self):
         self._step('reset')
         self.newest = None
@@ -407,3 +410,21 @@ def test_status_numbers_are_those_of_the_message():
         'infmllm_msgs.msg', reason='needs the interface package infmllm_msgs').Answer
     assert {s.name: int(s) for s in Status} == {
         name: getattr(Message, name) for name in Status.__members__}
+
+
+def test_a_told_text_comes_before_the_next_question_and_too_many_are_refused(
+        worker, session, listener):
+    session.gate.clear()
+    worker.offer(Frame('image', 1))
+    assert session.entered.wait(TIMEOUT)  # the worker is at the frame
+    question = ask(worker, 'what')
+    jobs = [worker.tell(f'text {i}') for i in range(worker.queue_size)]
+    assert all(jobs) and worker.tell('one more') is None
+    session.gate.set()
+    assert jobs[-1].result(TIMEOUT) is None
+    listener.wait(lambda: question in listener.outcomes)
+    said = [call for call in session.calls if call[0] != 'observe']
+    assert said == [*(('tell', f'text {i}') for i in range(len(jobs))), ('ask', 'what')]
+    session.error = ValueError('too long')
+    with pytest.raises(ValueError, match='too long'):
+        worker.tell('x').result(TIMEOUT)

@@ -285,6 +285,17 @@ class Episode(Iterator[Step]):
 
     # --- what is asked
 
+    def answer(self, name: str) -> str | None:
+        """Return the right answer now to the question of this name; None if it has none now."""
+        if name.startswith('told:'):
+            fact = self._facts.get(name)
+            return fact.value if fact is not None else NONE
+        topic = next(topic for topic in TOPICS[self.kind] if topic.name == name.partition(':')[0])
+        if topic.kind == 'now':
+            return self._world.now(name)
+        fact = self._world.back(name)
+        return fact.value if fact is not None else NONE if topic.never else None
+
     def questions(self, kinds: Iterable[str] = KINDS) -> list[Question]:
         """
         Return all that can be asked after the newest frame, one wording each.
