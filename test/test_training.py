@@ -72,7 +72,8 @@ def part(ids, lengths, pictures=None, markers=None, asks=None):
         torch.zeros(batch, markers.shape[1], 1, dtype=torch.bool), asks,
         (lengths - 1)[:, None].expand(-1, asks.shape[1]), branch,
         torch.arange(asks.shape[1]).expand(batch, -1), labels,
-        torch.zeros(batch, 1, 1, dtype=torch.bool))
+        torch.zeros(batch, 1, 1, dtype=torch.bool),
+        torch.full((batch, width + asks.shape[1]), NOTHING))
 
 
 def test_training_stream_keeps_and_predicts_what_the_engine_does(untrained):

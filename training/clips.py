@@ -16,7 +16,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 import pickle
@@ -163,6 +163,15 @@ class Mix:
     quiet: int = 0
 
 
+def bound(ids: Sequence[int], keys: Container[int], first: int) -> list[int]:
+    """Say for each token where the key before it stands, or NOTHING; they begin at `first`."""
+    place, out = NOTHING, []
+    for at, token in enumerate(ids, first):
+        out.append(place)
+        place = at if token in keys else place
+    return out
+
+
 @dataclass
 class _Row:
     """One stream of a part, as lists."""
@@ -171,6 +180,7 @@ class _Row:
     pictures: list[int] = field(default_factory=list)
     refs: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
+    keys: list[int] = field(default_factory=list)
     markers: list[int] = field(default_factory=list)
     live: list[set[int]] = field(default_factory=list)
     asks: list[tuple[int, list[int], list[int]]] = field(default_factory=list)
@@ -178,10 +188,11 @@ class _Row:
     kinds: list[str] = field(default_factory=list)
 
     def add(self, ids: Sequence[int], ref: int = NOTHING, picture: int = NOTHING,
-            labels: Sequence[int] | None = None) -> None:
+            labels: Sequence[int] | None = None, keys: Container[int] = ()) -> None:
         """Append tokens; those of a picture have features from row `picture` on."""
         self.pictures += (range(picture, picture + len(ids)) if picture >= 0
                           else [NOTHING] * len(ids))
+        self.keys += bound(ids, keys, len(self.ids))
         self.ids += ids
         self.refs += [ref] * len(ids)
         self.labels += labels or [IGNORE] * len(ids)
@@ -211,6 +222,7 @@ class Writer:
 
     def __init__(self, vocabulary: dict[str, int], vision_tokens: int) -> None:
         self.words, self.vision_tokens = vocabulary, vision_tokens
+        self.keys = frozenset(vocabulary[key] for key in KEYS)
 
     def encode(self, text: str) -> list[int]:
         """Turn words into ids."""
@@ -255,7 +267,7 @@ class Writer:
                 key, value = self._fact(dice)
                 told[key] = value, 1 + mix.frames + tellings
                 row.add(self.encode(tell_text(key, value, dice.randrange(3))),
-                        1 + mix.frames + tellings)
+                        1 + mix.frames + tellings, keys=self.keys)
                 tellings, pending = tellings + 1, max(0, pending - 1)
             row.add([self.words[FRAME]] * self.vision_tokens, 1 + ordinal, picture)
             picture += self.vision_tokens
@@ -271,7 +283,7 @@ class Writer:
                 row.kinds.append(ask.kind)
             if asks and dice.random() < mix.remembered:
                 ids, labels = self._exchange(self._ask(run, ordinal, told, mix, dice))
-                row.add([*ids, self.words[END]], labels=[*labels, IGNORE])
+                row.add([*ids, self.words[END]], labels=[*labels, IGNORE], keys=self.keys)
             if (ordinal + 1) % mix.part == 0 or ordinal + 1 == mix.frames:
                 yield row
                 row = _Row()
@@ -355,11 +367,13 @@ class Writer:
         wanted = np.zeros((batch, max(len(row.asks) for row in rows), refs), bool)
         ask_ids, anchors, offsets = table(asks, 0), table(asks, 0), table(asks, 0)
         branches, labels = table(asks, NOTHING), table(stream + asks, IGNORE)
+        keys = table(stream + asks, NOTHING)
         kinds = []
         for place, row in enumerate(rows):
             size = len(row.ids)
             ids[place, :size], pictures[place, :size] = row.ids, row.pictures
             kept[place, :size], labels[place, :size] = row.refs, row.labels
+            keys[place, :size] = row.keys
             markers[place, :len(row.markers)] = row.markers
             for mark, needed in enumerate(row.live):
                 live[place, mark, list(needed)] = True
@@ -370,10 +384,11 @@ class Writer:
                 branches[place, at:end], offsets[place, at:end] = branch, range(len(words))
                 labels[place, stream + at:stream + end] = follow
                 wanted[place, branch, list(row.wanted[branch])] = True
+                keys[place, stream + at:stream + end] = bound(words, self.keys, stream + at)
                 at = end
             kinds += row.kinds
         lengths = torch.tensor([len(row.ids) for row in rows])
         tensors = (ids, pictures, kept, markers, live, ask_ids, anchors, branches, offsets, labels,
-                   wanted)
+                   wanted, keys)
         first, *rest = map(torch.from_numpy, tensors)
         return Part(first, lengths, *rest), kinds

@@ -37,7 +37,6 @@ from torch import nn
 
 NOTHING = -1   # no reference, no marker, no branch
 IGNORE = -100  # no label
-POINTERS = 2   # last layers in which a question looks at its evidence
 
 
 @dataclass
@@ -68,6 +67,9 @@ class Part:
         The token that should follow each of ``ids, ask_ids``, or IGNORE: int64 [B, S + Q].
     wanted : torch.Tensor
         Which evidence answers each branch: bool [B, K, R].
+    keys : torch.Tensor
+        Where in ``ids, ask_ids`` the key stands that a token is said of, as `code` in `the code
+        is seven` or `what is the code`; else NOTHING: int64 [B, S + Q].
     """
 
     ids: torch.Tensor
@@ -82,6 +84,7 @@ class Part:
     offsets: torch.Tensor
     labels: torch.Tensor
     wanted: torch.Tensor
+    keys: torch.Tensor
 
     def to(self, device: torch.device) -> Part:
         """Move every tensor."""
@@ -104,7 +107,7 @@ class Outcome:
     attention : torch.Tensor
         The attention loss of this part (0 without markers that have something to keep).
     pointing : torch.Tensor
-        The pointing loss of this part (0 without questions).
+        The pointing loss of this part.
     """
 
     logits: torch.Tensor
@@ -206,7 +209,7 @@ class Memory:
         exact = (ids[:, None] == said[..., None]) | ~self._is_word(ids)[:, None]
         word = (said != IGNORE) & (said != self.model.config.text_config.eos_token_id)
         target = target & exact & (refs >= 0)[:, None] & word[..., None]
-        return torch.nn.functional.pad(target, (0, asks))
+        return nn.functional.pad(target, (0, asks))
 
     def _is_word(self, ids: torch.Tensor) -> torch.Tensor:
         """Say which tokens are words: neither of a frame nor the start of the stream."""
@@ -328,8 +331,8 @@ class _Look:
 
     def __init__(self, memory: Memory, part: Part, positions: torch.Tensor,
                  visible: torch.Tensor, evidence: torch.Tensor | None) -> None:
-        self.memory, self.visible, self.evidence = memory, visible, evidence
-        self.missed: list[torch.Tensor] = []
+        self.memory, self.visible, self.part, self.evidence = memory, visible, part, evidence
+        self.lost: list[torch.Tensor] = []
         self.stream = part.ids.shape[1]
         held = torch.cumsum(memory.valid, 1) - 1
         most = int(positions.max()) + 1
@@ -363,20 +366,29 @@ class _Look:
         if self.rows is not None:
             rows = self.rows[:, None, :, None].expand(-1, weights.shape[1], -1, weights.shape[-1])
             self.weights[layer] = weights.gather(2, rows).mean(1)
-        if self.evidence is not None and layer >= len(self.new) - POINTERS:
-            found = (weights[:, :, self.stream:] * self.evidence[:, None]).sum(-1)
-            self.missed.append((1 - found.float().clamp(max=.9999)).log().sum(1))
+        self._point(layer, weights[:, 0].float())
         return torch.matmul(weights, value.repeat_interleave(groups, 1)).transpose(1, 2)
+
+    def _point(self, layer: int, weights: torch.Tensor) -> None:
+        """Note how far the first head, [B, S + Q, n + S + Q], looks past its target."""
+        if layer < len(self.new) // 2:
+            asked = self.part.keys >= 0
+            place = self.memory.valid.shape[1] + self.part.keys.clamp_min(0)
+            found = weights.gather(2, place[..., None])[..., 0]
+        elif self.evidence is not None:
+            asked = self.evidence.any(-1)
+            found = (weights[:, self.stream:] * self.evidence).sum(-1)
+        else:
+            return
+        lost = -(found.clamp_min(1e-4).log() * asked).sum() / asked.sum().clamp_min(1)
+        self.lost.append(lost)
 
     def pointing(self) -> torch.Tensor:
         """
-        Return how far the questions look past their evidence.
+        Return the pointing loss, which teaches two steps of recall to the first heads.
 
-        The loss is -log(1 - product over heads of (1 - attention on the evidence)), in the last
-        POINTERS layers: one head that looks there is enough. Mean over answer words.
+        In the first half of the layers what is said of a key looks at the key; in the second half
+        each word of an answer looks at its evidence. The loss is -log(attention on the target),
+        a mean over tokens, then over layers.
         """
-        if not self.missed:
-            return torch.zeros((), device=self.memory.device)
-        asked = self.evidence.any(-1)
-        loss = -(1 - sum(self.missed).exp()).clamp_min(1e-4).log()
-        return (loss * asked).sum() / asked.sum().clamp_min(1)
+        return sum(self.lost, torch.zeros((), device=self.memory.device)) / len(self.new)

@@ -87,14 +87,14 @@ class Recipe:
     eyes_rate: float = 1e-3
     words_steps: int = 3000
     words_rate: float = 1.5e-3
-    words_enough: float = .97
+    words_enough: float = .95
     memory_runs: int = 400
     memory_frames: int = 256
-    memory_steps: int = 10000
+    memory_steps: int = 9500
     memory_rate: float = 1.6e-3
     phases: tuple[Phase, ...] = (
         Phase(.1, (CRAM, 8), 24), Phase(.3, (CRAM, 8, 16), 24, .5),
-        Phase(1.01, (CRAM, 16, 64, 256), 24, .8))
+        Phase(.8, (CRAM, 16, 64), 24, .8), Phase(1.01, (CRAM, 16, 64, 256), 24, .8))
     budgets: tuple[int, ...] = (128, 192, 256, 384, 768)
 
 
