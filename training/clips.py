@@ -218,10 +218,13 @@ class Writer:
         Word -> id.
     vision_tokens : int
         Of a frame.
+    status : bool
+        Whether a status token follows each frame.
     """
 
-    def __init__(self, vocabulary: dict[str, int], vision_tokens: int) -> None:
-        self.words, self.vision_tokens = vocabulary, vision_tokens
+    def __init__(self, vocabulary: dict[str, int], vision_tokens: int, status: bool = True,
+                 ) -> None:
+        self.words, self.vision_tokens, self.status = vocabulary, vision_tokens, status
         self.keys = frozenset(vocabulary[key] for key in KEYS)
 
     def encode(self, text: str) -> list[int]:
@@ -271,10 +274,11 @@ class Writer:
                 tellings, pending = tellings + 1, max(0, pending - 1)
             row.add([self.words[FRAME]] * self.vision_tokens, 1 + ordinal, picture)
             picture += self.vision_tokens
-            row.add([self.words[STATUS]])
-            row.markers.append(len(row.ids) - 1)
-            row.live.append({ref for _, ref in told.values()}.union(*(
-                (1 + frame for frame in frames) for _, frames in run.back[ordinal].values())))
+            if self.status:
+                row.add([self.words[STATUS]])
+                row.markers.append(len(row.ids) - 1)
+                row.live.append({ref for _, ref in told.values()}.union(*(
+                    (1 + frame for frame in frames) for _, frames in run.back[ordinal].values())))
             asks = 0. if ordinal < mix.quiet else mix.asks
             for _ in range(int(asks) + (dice.random() < asks % 1)):
                 ask = self._ask(run, ordinal, told, mix, dice)

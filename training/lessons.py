@@ -128,20 +128,22 @@ class MemoryLesson:
         Of the policy, to draw from.
     mix : Callable
         Frames -> mix of a batch.
+    guided : bool
+        Whether attention is supervised; else answers are all that it learns from.
     """
 
     def __init__(self, model: Any, writer: Writer, runs: Sequence[Run], features: torch.Tensor,
                  phases: Sequence[Phase], budgets: Sequence[int],
-                 mix: Callable[[int], Mix]) -> None:
+                 mix: Callable[[int], Mix], guided: bool = True) -> None:
         self.model, self.writer, self.runs, self.features = model, writer, runs, features
-        self.phases, self.budgets, self.mix = phases, budgets, mix
+        self.phases, self.budgets, self.mix, self.guided = phases, budgets, mix, guided
 
     def step(self, dice: random.Random, progress: float, score: Score) -> torch.Tensor:
         """Return the loss of one step; `progress` is the share of the lesson that is over."""
-        phase = next(phase for phase in self.phases if progress < phase.share)
+        phase = next((phase for phase in self.phases if progress < phase.share), self.phases[-1])
         frames = dice.choice(phase.frames)
         batch = min(phase.batch, max(4, phase.batch * 10 // frames))
-        streaming = dice.random() < phase.streaming
+        streaming = self.guided and dice.random() < phase.streaming
         policies = [draw_policy(dice, self.budgets) if streaming else None for _ in range(batch)]
         return self.run(dice, frames, policies, score)[0]
 
@@ -169,7 +171,9 @@ class MemoryLesson:
             count, parts = count + len(outcome.targets), parts + 1
             mark(part, kinds, outcome, score)
         attention, pointing = attention / parts, pointing / parts
-        loss = answers / max(1, count) + ATTENTION * attention + POINTING * pointing
+        loss = answers / max(1, count)
+        if self.guided:
+            loss = loss + ATTENTION * attention + POINTING * pointing
         return loss, attention.item(), pointing.item()
 
 

@@ -63,8 +63,9 @@ def make_tokenizer() -> transformers.PreTrainedTokenizerFast:
 
 
 def make_config(tokenizer: transformers.PreTrainedTokenizerFast,
-                shape: dict[str, dict[str, Any]] = SHAPE) -> transformers.LlavaOnevisionConfig:
-    """Describe the model: a small SigLIP tower and a small Qwen2."""
+                shape: dict[str, dict[str, Any]] = SHAPE, status: bool = True,
+                ) -> transformers.LlavaOnevisionConfig:
+    """Describe the model: a small SigLIP tower and a small Qwen2, with status tokens or not."""
     ids = dict(zip(SPECIALS, tokenizer.convert_tokens_to_ids(list(SPECIALS)), strict=True))
     text = {
         'model_type': 'qwen2', 'vocab_size': -(-len(tokenizer) // 64) * 64,
@@ -76,7 +77,7 @@ def make_config(tokenizer: transformers.PreTrainedTokenizerFast,
     return transformers.LlavaOnevisionConfig(
         text_config=text, vision_config=vision, image_token_id=ids[IMAGE],
         video_token_id=ids[FRAME], vision_feature_layer=-1, image_grid_pinpoints=[[side, side]],
-        tie_word_embeddings=True, **{STATUS_TOKEN: STATUS})
+        tie_word_embeddings=True, **({STATUS_TOKEN: STATUS} if status else {}))
 
 
 def make_model(config: transformers.LlavaOnevisionConfig, seed: int,

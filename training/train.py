@@ -15,6 +15,9 @@
 """
 Train the bundled model: ``python -m training.train --work FOLDER``.
 
+``--answers-only`` trains a stand-in for a stock model: no status tokens, no word of where to look,
+no eviction in training.
+
 Three lessons, each resumed from its checkpoint in the work folder: `eyes` (the vision tower, with
 throw-away classifiers), `words` (the decoder, on told facts only) and `memory` (the decoder, on
 streams of frames and words with the policy evicting). The first two train different parameters,
@@ -26,7 +29,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import math
 from pathlib import Path
 import random
@@ -76,6 +79,8 @@ class Recipe:
         The curriculum of the lesson `memory`.
     budgets : tuple of int
         Of the policy in training; those of use must lie among them.
+    guided : bool
+        Status tokens, supervised attention, and eviction in training; else answers only.
     """
 
     seed: int = 0
@@ -94,8 +99,9 @@ class Recipe:
     memory_rate: float = 1.6e-3
     phases: tuple[Phase, ...] = (
         Phase(.1, (CRAM, 8), 24), Phase(.3, (CRAM, 8, 16), 24, .5),
-        Phase(.8, (CRAM, 16, 64), 24, .8), Phase(1.01, (CRAM, 16, 64, 256), 24, .8))
+        Phase(.8, (CRAM, 16, LOUD), 24, .8), Phase(1.01, (CRAM, 16, LOUD, 256), 24, .8))
     budgets: tuple[int, ...] = (128, 192, 256, 384, 768)
+    guided: bool = True
 
 
 def mix(frames: int) -> Mix:
@@ -221,11 +227,11 @@ def train(recipe: Recipe, work: Path, out: Path, only: Iterable[str], device: to
     """
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = make_tokenizer()
-    model = make_model(make_config(tokenizer, recipe.shape), recipe.seed).to(device)
+    model = make_model(make_config(tokenizer, recipe.shape, recipe.guided), recipe.seed).to(device)
     size = model.config.vision_config.image_size
     tokens = math.ceil(size // model.config.vision_config.patch_size / 2) ** 2
     hidden = model.config.text_config.hidden_size
-    writer = Writer(tokenizer.get_vocab(), tokens)
+    writer = Writer(tokenizer.get_vocab(), tokens, recipe.guided)
     eyes = torch.nn.ModuleDict({
         'tower': model.model.vision_tower, 'projector': model.model.multi_modal_projector,
         'heads': Eyes(tokens, hidden).to(device)})
@@ -238,7 +244,7 @@ def train(recipe: Recipe, work: Path, out: Path, only: Iterable[str], device: to
         runs = noise_runs(50, 8, recipe.seed)
         noise = torch.randn(50, 8, tokens, hidden, generator=torch.Generator().manual_seed(0))
         lesson = MemoryLesson(model, writer, runs, noise, [Phase(1.01, (4, 6, 8), 24)],
-                              recipe.budgets, words_mix)
+                              recipe.budgets, words_mix, recipe.guided)
         reading.run(lesson, every, lambda: reading.score.share('told') > recipe.words_enough)
     if 'eyes' not in only and 'memory' not in only:
         return
@@ -273,17 +279,19 @@ def _remember(recipe: Recipe, work: Path, out: Path, model: Any, tokenizer: Any,
     with reduced(device):
         features, unseen_features = (
             encode_all(model, part).float() for part in (runs, unseen))
-    lesson = MemoryLesson(model, writer, runs, features, recipe.phases, recipe.budgets, mix)
-    test = MemoryLesson(model, writer, unseen, unseen_features, recipe.phases, recipe.budgets, mix)
+    lesson, test = (
+        MemoryLesson(model, writer, *material, recipe.phases, recipe.budgets, mix, recipe.guided)
+        for material in ((runs, features), (unseen, unseen_features)))
     best = work / 'best.txt'
 
     def check() -> bool:
         score, dice = Score(), random.Random(0)
-        frames = recipe.memory_frames
-        policies = [draw_policy(random.Random(row), recipe.budgets[1:3]) for row in range(16)]
+        frames = recipe.memory_frames if recipe.guided else LOUD
+        policies = [draw_policy(random.Random(row), recipe.budgets[1:3]) if recipe.guided else None
+                    for row in range(16)]
         with torch.no_grad(), reduced(device):
             _, attention, pointing = test.run(dice, frames, policies, score)
-        print(f'  unseen, {frames} frames, evicting: {score} attention {attention:.2f} '
+        print(f'  unseen, {frames} frames: {score} attention {attention:.2f} '
               f'pointing {pointing:.2f}', flush=True)
         if score.mean() > (float(best.read_text()) if best.exists() else 0):
             write_folder(model, tokenizer, out)
@@ -301,11 +309,19 @@ def main() -> None:
                         help='where the best model goes (default: %(default)s)')
     parser.add_argument('--only', nargs='+', default=['eyes', 'words', 'memory'],
                         choices=['eyes', 'words', 'memory'], help='lessons (default: all)')
+    parser.add_argument('--answers-only', action='store_true', help='a stand-in for a stock model')
+    parser.add_argument('--steps', type=int, help='of the lesson memory (default: as long as it '
+                        'takes the bundled model)')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--every', type=int, default=100, help='steps between checkpoints')
     options = parser.parse_args()
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    train(Recipe(seed=options.seed), options.work, options.out, options.only, device,
+    recipe = Recipe(seed=options.seed)
+    if options.answers_only:
+        recipe = replace(recipe, guided=False, phases=recipe.phases[:3])
+    if options.steps:
+        recipe = replace(recipe, memory_steps=options.steps)
+    train(recipe, options.work, options.out, options.only, device,
           options.every)
 
 

@@ -12,4 +12,24 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Models that ship with the package."""
+"""
+What ships with the package: scenes, a model that was trained on them, makers of random models.
+
+Attributes
+----------
+MODEL : Path
+    Folder of the bundled model; see docs/bundled_model.md.
+MODEL_POLICY : dict
+    Fields of policy `saddle` that it was trained with.
+MODEL_BUDGET : int
+    [tokens] The budget that is enough for it.
+
+"""
+
+from pathlib import Path
+from typing import Any
+
+MODEL = Path(__file__).parent / 'model'
+MODEL_POLICY: dict[str, Any] = {
+    'window': 'marker', 'scope': 'all', 'reduce': 'mean', 'bias': .002}
+MODEL_BUDGET = 192

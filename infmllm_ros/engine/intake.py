@@ -37,9 +37,10 @@ def token_ids(ids: Sequence[int] | torch.Tensor, vocabulary: int) -> torch.Tenso
         ids = torch.as_tensor(ids).flatten()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TextError(f'text is a {type(ids).__name__}, must be str or token ids') from error
-    if len(ids) and (ids.is_floating_point() or not 0 <= ids.min() <= ids.max() < vocabulary):
+    whole = ids.long()  # a uint8 tensor compares with 256 as with 0
+    if len(ids) and (ids.is_floating_point() or not 0 <= whole.min() <= whole.max() < vocabulary):
         raise TextError(f'token ids must be whole numbers from 0 to {vocabulary - 1}')
-    return ids.long()
+    return whole
 
 
 def question_ids(question: str, prompt: Prompt, limit: int) -> torch.Tensor:

@@ -349,12 +349,12 @@ class StreamingSession:
         """Let the policy choose what stays, where a group is over budget."""
         start, budget = perf_counter(), self.plan.budget
         protected = max(len(self._prefix), self.policy.sinks)
-        for slots in self.cache.slots:
+        for group, slots in enumerate(self.cache.slots):
             if slots.count > budget or self.policy.eager:
                 held = slots.count
                 self.cache.compact(slots, self.policy.select(View(
                     held, budget, min(protected, held), slots.held(INDEX), slots.held(FRAME),
-                    slots.held(KIND), slots.state[:, :, :held])))
+                    slots.held(KIND), slots.state[:, :, :held], group)))
                 if slots.count < held and slots is self.cache.slots[0]:
                     self.evictions += 1
                     self.timings['evict_s'] = perf_counter() - start

@@ -92,6 +92,31 @@ def keep_recent_frames(
     return keep_streaming_llm(held, budget, pinned)
 
 
+def rank_at_random(index: int, seed: int, unit: int = 0) -> int:
+    """Hash a stream index to 32 bits: Wellons' "lowbias32", three times over."""
+    def scatter(x: int) -> int:
+        for shift, factor in ((16, 0x21f0aaad), (15, 0xd35a2d97)):
+            x = (x ^ (x >> shift)) * factor % 2 ** 32
+        return x ^ (x >> 15)
+    own = scatter(scatter(unit + 1) ^ seed)
+    return scatter(scatter(index % 2 ** 32 ^ own) ^ index // 2 ** 32 ^ seed)
+
+
+def keep_random(seen: int, budget: int, pinned: int, recent: int, seed: int,
+                unit: int = 0) -> list[int]:
+    """
+    Draw at random, without a stream: everything that was ever seen takes part.
+
+    `unit` counts the lists: 0 if all layers share one.
+    """
+    if seen <= budget:
+        return list(range(seen))
+    recent = min(recent, budget - pinned)
+    past = sorted(range(pinned, seen - recent), key=lambda i: -rank_at_random(i, seed, unit))
+    return sorted([*range(pinned), *past[:budget - pinned - recent],
+                   *range(seen - recent, seen)])
+
+
 # ------------------------------------------------------------------------------- attention
 class TinyLlama:
     """

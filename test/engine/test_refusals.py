@@ -212,6 +212,8 @@ def test_a_budget_that_is_none_is_refused(size):
     ('streaming_llm', {'bias': 0.1}, 'bias'),
     ('recent_frames', {'frames': 0}, 'frames'),
     ('recent_frames', {'frames': 'all'}, 'frames'),
+    ('random', {'seed': -1}, 'seed'),
+    ('random', {'scope': 'token'}, 'scope'),
 ])
 def test_a_policy_field_out_of_range_is_refused(name, fields, told):
     with pytest.raises(PolicyError) as refusal:
@@ -246,6 +248,13 @@ def test_a_token_that_is_none_is_refused(ids):
     with pytest.raises((EngineError, IndexError)):
         target.tell(ids)
     assert target.kept(0).equal(before)
+
+
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.int16])
+def test_token_ids_of_a_narrow_type_are_taken(dtype):
+    ids = torch.tensor([5, 100], dtype=dtype)
+    assert session('llama', 'saddle', 160).logits(ids).equal(
+        session('llama', 'saddle', 160).logits(ids.tolist()))
 
 
 def test_every_option_of_a_policy_is_described():

@@ -18,9 +18,12 @@ import dataclasses
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from infmllm_ros.engine import make_policy
+from infmllm_ros.engine.policies import View
 import numpy as np
 import pytest
 from references import (
+    keep_random,
     keep_recent_frames,
     keep_streaming_llm,
     logits_plainly,
@@ -110,6 +113,62 @@ def test_a_frame_stays_as_long_as_all_since_its_start_fits_exactly(over):
     expected = [*range(pinned), *range(since, target.stats().tokens_seen)]
     assert target.kept(0)[0].tolist() == expected
     assert over or len(expected) == budget
+
+
+# ------------------------------------------------------------------------------------ random
+@settings(max_examples=5, derandomize=True, deadline=None, database=None)
+@given(lengths=LENGTHS, sinks=st.integers(0, 30), recent=st.sampled_from([0.0, 0.25, 1.0, 30.0]),
+       seed=st.integers(0, 2**31 - 1))
+def test_random_keeps_what_ranks_highest_of_all_that_was_ever_seen(lengths, sinks, recent, seed):
+    """The reference sees the whole stream at once, the engine chunk by chunk."""
+    model, budget = load('llama', ONE_LAYER), 120
+    prefix = len(model.adapter.prompt.prefix('Be brief.'))
+    count = int(recent * budget if recent <= 1 else recent)
+    target = session('llama', 'random', budget, changes=ONE_LAYER,
+                     fields={'sinks': sinks, 'recent': recent, 'seed': seed})
+    seen = prefix
+    for number, length in enumerate(lengths):
+        target.tell(words(model, length, number))
+        if number % 3 == 0:
+            target.answer('What now?', max_tokens=2, remember=False)
+        seen += length
+        held = keep_random(seen, budget, max(sinks, prefix), count, seed)
+        assert target.kept(0).tolist() == [held] * target.kept(0).shape[0]
+
+
+@pytest.mark.parametrize('scope', ['layer', 'head'])
+def test_random_draws_anew_for_each_layer_or_head(scope):
+    model, budget = load('llama', TWO_LAYERS), 100
+    target = session('llama', 'random', budget, changes=TWO_LAYERS,
+                     fields={'scope': scope, 'seed': 0})
+    target.tell(words(model, 300, 0))
+    seen, pinned = target.stats().tokens_seen, len(model.adapter.prompt.prefix('Be brief.'))
+    for layer in range(2):
+        heads = target.kept(layer).tolist()
+        units = [layer * len(heads) + row if scope == 'head' else layer
+                 for row in range(len(heads))]
+        assert heads == [keep_random(seen, budget, max(4, pinned), budget // 4, 0, unit)
+                         for unit in units]
+    assert target.kept(0).tolist() != target.kept(1).tolist()
+
+
+def test_what_random_keeps_is_a_uniform_sample_of_the_whole_past():
+    """By age, and by whether neighbours are held together; also far beyond 32 bits."""
+    count, budget, bins = 400, 100, 10
+    for first in (0, 2**32 - 200, 2**40):
+        index = torch.arange(first, first + count)[None]
+        held = torch.zeros(300, count)
+        for seed in range(len(held)):
+            policy = make_policy('random', budget=budget, sinks=0, recent=0, seed=seed)
+            view = View(count, budget, 0, index, index, index, torch.empty(0))
+            held[seed, policy.select(view)[0]] = 1
+        assert (held.sum(1) == budget).all()
+        share = held.mean(0).view(bins, -1).mean(1)     # of 40 tokens in 300 draws
+        assert (share - .25).abs().max() < 4 * (.25 * .75 / (300 * 40)) ** .5
+        assert held.mean(0).std() < 1.2 * (.25 * .75 / 300) ** .5
+        for gap in (1, 2, 16, 128):
+            both = (held[:, gap:] * held[:, :-gap]).mean()
+            assert abs(both - .25 * 99 / 399) < .003
 
 
 # ------------------------------------------------------------------------------------ saddle

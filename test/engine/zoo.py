@@ -45,6 +45,7 @@ POLICIES = {
     'saddle_probe': ('saddle', {'window': 'probe', 'probe': 'What now?', 'probe_every': 2}),
     'streaming_llm': ('streaming_llm', {'sinks': 4}),
     'recent_frames': ('recent_frames', {'frames': 3}),
+    'random': ('random', {'seed': 3}),
     'full': ('full', {}),
 }
 

@@ -205,7 +205,7 @@ class Episode(Iterator[Step]):
 
     @property
     def truth(self) -> dict[str, str]:
-        """What the newest frame shows, in words: topic of a *now* question -> answer."""
+        """Say what the newest frame shows, in words: topic of a *now* question -> answer."""
         return dict(self._world.truth)
 
     def skip(self, count: int) -> None:

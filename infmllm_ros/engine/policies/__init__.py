@@ -21,16 +21,17 @@ from typing import Any
 
 from .base import option, parse_bytes, Policy, Role, View
 from .full import Full
+from .random import Random
 from .recent_frames import RecentFrames
 from .saddle import Saddle
 from .streaming_llm import StreamingLLM
 from ..errors import PolicyError
 
 POLICIES: dict[str, type[Policy]] = {
-    policy.name: policy for policy in (Saddle, StreamingLLM, RecentFrames, Full)}
+    policy.name: policy for policy in (Saddle, StreamingLLM, RecentFrames, Random, Full)}
 
-__all__ = ['Full', 'make_policy', 'option', 'parse_bytes', 'POLICIES', 'Policy', 'RecentFrames',
-           'Role', 'Saddle', 'StreamingLLM', 'View']
+__all__ = ['Full', 'make_policy', 'option', 'parse_bytes', 'POLICIES', 'Policy', 'Random',
+           'RecentFrames', 'Role', 'Saddle', 'StreamingLLM', 'View']
 
 
 def make_policy(name: str, budget: int | str | None = None, **options: Any) -> Policy:

@@ -113,6 +113,8 @@ class View:
         Stream index, frame ordinal (-1: none) and kind of each token, int64 [G, n].
     state : torch.Tensor
         The policy's running numbers, fp32 [channels, G, n].
+    group : int
+        Which of the cache's selection groups this is.
     """
 
     count: int
@@ -122,6 +124,7 @@ class View:
     frame: torch.Tensor
     kind: torch.Tensor
     state: torch.Tensor
+    group: int = 0
 
 
 @dataclass
@@ -185,3 +188,33 @@ class Policy:
 def last(count: int, total: int) -> torch.Tensor:
     """Name the last `count` of `total` rows."""
     return torch.arange(max(0, total - count), total)
+
+
+def share_of(recent: float, budget: int) -> int:
+    """Count the recent tokens that stay, given as a share of the budget or, above 1, in tokens."""
+    return int(recent * budget) if recent <= 1 else int(recent)
+
+
+def keep_best(view: View, score: torch.Tensor, recent: int) -> torch.Tensor:
+    """
+    Keep the protected tokens, the most recent ones, and the best of those in between.
+
+    Parameters
+    ----------
+    view : View
+    score : torch.Tensor
+        [G, n]: those with the highest stay.
+    recent : int
+        So many of the newest tokens stay, as far as the budget reaches.
+
+    Returns
+    -------
+    torch.Tensor
+        int64 [G, budget], ascending in each row.
+    """
+    recent = min(recent, view.budget - view.protected)
+    room = view.budget - view.protected - recent
+    old = slice(view.protected, view.count - recent)
+    best = score[:, old].topk(room).indices.sort().values + view.protected
+    slots = torch.arange(view.count, device=best.device).expand(len(best), -1)
+    return torch.cat((slots[:, :view.protected], best, slots[:, view.count - recent:]), dim=1)

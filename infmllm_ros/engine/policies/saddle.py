@@ -21,7 +21,7 @@ from typing import ClassVar
 
 import torch
 
-from .base import last, option, Policy, Role, View
+from .base import keep_best, last, option, Policy, Role, share_of, View
 from ..chunk import Chunk
 from ..errors import PolicyError
 
@@ -111,21 +111,11 @@ class Saddle(Policy):
 
     def select(self, view: View) -> torch.Tensor:
         """Keep protected, best and recent tokens."""
-        recent = min(self.recent_tokens(view.budget), view.budget - view.protected)
-        room = view.budget - view.protected - recent
         score = view.state[0] / view.state[1].clamp_min(1e-9)
         if self.normalise:
             score = score / score.mean(-1, keepdim=True).clamp_min(1e-20)
         score = score - self.bias * self._age(view)
-        old = slice(view.protected, view.count - recent)
-        best = score[:, old].topk(room).indices.sort().values + view.protected
-        slots = torch.arange(view.count, device=best.device).expand(len(best), -1)
-        return torch.cat(
-            (slots[:, :view.protected], best, slots[:, view.count - recent:]), dim=1)
-
-    def recent_tokens(self, budget: int) -> int:
-        """Count the recent tokens that stay."""
-        return int(self.recent * budget) if self.recent <= 1 else int(self.recent)
+        return keep_best(view, score, share_of(self.recent, view.budget))
 
     def _age(self, view: View) -> torch.Tensor:
         """Tell how old each held token is: fp32 [G, n]; 0 is the newest."""
