@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from infmllm_ros.bundled import MODEL, MODEL_BUDGET, MODEL_POLICY
+from infmllm_ros.bundled.scenes import KEYS
 from infmllm_ros.engine import load_model, StreamingModel
 import torch
 
@@ -60,6 +61,7 @@ from .exam_report import (
 
 HOUR, SHORT, QUICK = Plan(3600), Plan(720, every=20), Plan(700, every=20)
 SHARES = (.02, .05, .1, .25)
+GUIDANCE = 'what colour what digit where is the target the code the base and what was told'
 SIMPLE = ('streaming_llm', 'recent_frames', 'random')
 TARGETS = {'now': .98, 'back, in window': .95, 'no': .95, 'told': .9, 'again': .9,
            'overwritten': .9, 'late': .9}
@@ -70,6 +72,15 @@ READINGS: dict[str, dict[str, Any]] = {     # of the paper, which leaves these c
                                        'sinks': 0},
     'marker window, a list per layer': {'window': 'marker', 'scope': 'layer', 'bias': .002},
 }
+# A standing guidance: what somebody who waits for told facts would have watches ask.
+WATCHES = ' '.join(f'what is the {key}' for key in KEYS)
+WINDOWS: dict[str, dict[str, Any]] = {
+    f'{window} window, {lists}': {'scope': scope, 'bias': .002, **fields}
+    for window, fields in {
+        'question': {'window': 'question'}, 'chunk': {'window': 'chunk'},
+        'guidance': {'window': 'probe', 'probe': GUIDANCE, 'probe_every': 4},
+        'watches': {'window': 'probe', 'probe': WATCHES, 'probe_every': 4}}.items()
+    for scope, lists in (('all', 'one list'), ('layer', 'a list per layer'))}
 
 
 @dataclass(frozen=True)
@@ -104,7 +115,11 @@ def make_parts(model: StreamingModel, budgets: Sequence[int], streams: int, quic
     readings = tuple(Setting(f'saddle, {label}', 'saddle', budgets[0], tuple(fields.items()))
                      for label, fields in READINGS.items()
                      if fields['window'] != 'marker' or model.adapter.status)
+    windows = tuple(Setting(f'saddle, {label}', 'saddle', budgets[0],
+                            tuple(sorted(fields.items()))) for label, fields in WINDOWS.items())
+    plain = tuple(make_setting(policy, budgets[0], each, own) for policy in SIMPLE)
     return {
+        'windows': Part(f'{short.frames} frames, who asks', short, (*windows, *plain), streams),
         'hour': Part(f'{hour.frames:,} frames, absolute budgets', hour, settings(budgets),
                      streams),
         'shares': Part(
@@ -268,7 +283,8 @@ def main() -> None:
     """Read the command line, hold the exam, print its page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument('--model', default=str(MODEL), help='a folder; default: the bundled one')
-    parser.add_argument('--parts', default='hour,shares,paper')
+    parser.add_argument('--parts', default='hour,shares,paper',
+                        help='of hour, shares, paper, windows (default: %(default)s)')
     parser.add_argument('--policies', default='saddle,' + ','.join(SIMPLE))
     parser.add_argument('--budgets', default=','.join(
         str(MODEL_BUDGET * factor) for factor in (1, 2, 4)), help='tokens, of hour and paper')

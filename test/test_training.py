@@ -17,6 +17,7 @@
 from dataclasses import replace
 import random
 
+from infmllm_ros.bundled.scenes import KEYS
 from infmllm_ros.engine import load_model, make_policy, StreamingSession
 import numpy as np
 import pytest
@@ -158,6 +159,44 @@ def test_questions_of_a_batch_have_the_answers_of_the_scene():
                     assert answer == run.now[ordinal]['left']
         frame += len(places) if stream > 1 else 0
     assert frame == 24 and asked > 0
+
+
+def test_evidence_of_an_answer_is_the_newest_telling_and_what_is_said_points_at_its_key():
+    tokenizer = make_tokenizer()
+    words = {index: word for word, index in tokenizer.get_vocab().items()}
+    writer = Writer(tokenizer.get_vocab(), 4)
+    plan = replace(words_mix(8), part=8, first=10, tells=.5)
+    opening, (piece, kinds) = writer.batch(noise_runs(3, 8, 0), plan, random.Random(3))
+    memory = Memory(make_model(make_config(tokenizer, SHAPE), 0), [None] * 3, protected=1)
+    memory.read(opening[0], None)
+    target = memory._evidence(piece)
+    ids = torch.cat((opening[0].ids, piece.ids), 1)
+    told = 0
+    for row in range(3):
+        text = [words[i] for i in ids[row, :1 + int(piece.lengths[row])].tolist()]
+        for place, key in enumerate(piece.keys[row].tolist()):
+            if key >= 0:
+                every = torch.cat((piece.ids[row], piece.ask_ids[row])).tolist()
+                near = [i for i in range(place) if words[every[i]] in KEYS]
+                assert key == near[-1]
+        for branch in range(int(piece.branches[row].max()) + 1):
+            mine = (piece.branches[row] == branch).nonzero()[:, 0]
+            seen = 1 + int(piece.anchors[row, mine[0]]) + 1
+            asked = [words[i] for i in piece.ask_ids[row, mine].tolist()]
+            key = next(word for word in asked if word in KEYS)
+            says = [place for place in range(seen) if text[place] == key and text[place + 1] in (
+                'is',) and text[place - 1] == 'the']
+            answer = asked[asked.index('<answer>') + 1:]
+            rows = mine[len(asked) - len(answer) - 1:-1]
+            for at, word in zip(rows.tolist(), answer, strict=True):
+                found = target[row, at].nonzero()[:, 0].tolist()
+                if answer == ['none']:
+                    assert found == [0] and not says      # the start of the stream
+                else:
+                    told += 1
+                    assert found and {text[i] for i in found} == {word}
+                    assert says[-1] < found[0] <= says[-1] + 4
+    assert told > 20 and len(kinds) > 20
 
 
 def test_training_resumes_where_it_stopped(tmp_path):

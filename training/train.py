@@ -95,7 +95,7 @@ class Recipe:
     words_enough: float = .95
     memory_runs: int = 400
     memory_frames: int = 256
-    memory_steps: int = 9500
+    memory_steps: int = 6800
     memory_rate: float = 1.6e-3
     phases: tuple[Phase, ...] = (
         Phase(.1, (CRAM, 8), 24), Phase(.3, (CRAM, 8, 16), 24, .5),
