@@ -156,7 +156,7 @@ class Mix:
     frames: int
     part: int
     asks: float = .8
-    shares: tuple[float, float, float, float] = (.25, .3, .3, .15)
+    shares: tuple[float, float, float, float] = (.35, .35, .2, .1)
     tells: float = .06
     first: int = 4
     remembered: float = .03

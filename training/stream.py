@@ -177,7 +177,8 @@ class Memory:
         fresh = place[None] < part.lengths[:, None]
         held = self.valid.sum(1, keepdim=True)
         positions = torch.cat((held + place, held + part.anchors + 1 + part.offsets), 1)
-        look = _Look(self, part, positions, self._visible(part), self._evidence(part))
+        look = _Look(self, part, positions, self._visible(part), self._evidence(part),
+                     self._newest(part))
         with streaming():
             hidden = self.decoder(
                 inputs_embeds=embedded, position_ids=torch.zeros_like(ids), use_cache=False,
@@ -210,6 +211,18 @@ class Memory:
         word = (said != IGNORE) & (said != self.model.config.text_config.eos_token_id)
         target = target & exact & (refs >= 0)[:, None] & word[..., None]
         return nn.functional.pad(target, (0, asks))
+
+    def _newest(self, part: Part) -> torch.Tensor | None:
+        """Say where the newest frame is, for the first token of each branch: as `_evidence`."""
+        asks = part.ask_ids.shape[1]
+        if not asks:
+            return None
+        frame = part.refs.gather(1, (part.anchors - 1).clamp_min(0))
+        first = (part.branches >= 0) & (part.offsets == 0)
+        frame = frame.masked_fill(~first, NOTHING)
+        refs = torch.cat((self.refs, part.refs), 1)
+        newest = (refs[:, None] == frame[..., None]) & (frame >= 0)[..., None]
+        return nn.functional.pad(newest, (0, asks))
 
     def _is_word(self, ids: torch.Tensor) -> torch.Tensor:
         """Say which tokens are words: neither of a frame nor the start of the stream."""
@@ -330,8 +343,10 @@ class _Look:
     """The ``stream=`` of one pass: attends, and notes what the memory needs afterwards."""
 
     def __init__(self, memory: Memory, part: Part, positions: torch.Tensor,
-                 visible: torch.Tensor, evidence: torch.Tensor | None) -> None:
-        self.memory, self.visible, self.part, self.evidence = memory, visible, part, evidence
+                 visible: torch.Tensor, evidence: torch.Tensor | None,
+                 newest: torch.Tensor | None) -> None:
+        self.memory, self.visible, self.part = memory, visible, part
+        self.evidence, self.newest = evidence, newest
         self.lost: list[torch.Tensor] = []
         self.stream = part.ids.shape[1]
         held = torch.cumsum(memory.valid, 1) - 1
@@ -375,6 +390,10 @@ class _Look:
             asked = self.part.keys >= 0
             place = self.memory.valid.shape[1] + self.part.keys.clamp_min(0)
             found = weights.gather(2, place[..., None])[..., 0]
+            if self.newest is not None:
+                asked = torch.cat((asked, self.newest.any(-1)), 1)
+                found = torch.cat(
+                    (found, (weights[:, self.stream:] * self.newest).sum(-1)), 1)
         elif self.evidence is not None:
             asked = self.evidence.any(-1)
             found = (weights[:, self.stream:] * self.evidence).sum(-1)
@@ -387,8 +406,9 @@ class _Look:
         """
         Return the pointing loss, which teaches two steps of recall to the first heads.
 
-        In the first half of the layers what is said of a key looks at the key; in the second half
-        each word of an answer looks at its evidence. The loss is -log(attention on the target),
-        a mean over tokens, then over layers.
+        In the first half of the layers what is said of a key looks at the key, and a question
+        begins with a look at the newest frame, at a fixed distance before it; in the second half
+        each word of an answer looks at its evidence. The loss is -log(attention on the target), a
+        mean over tokens, then over layers.
         """
         return sum(self.lost, torch.zeros((), device=self.memory.device)) / len(self.new)

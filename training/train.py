@@ -95,11 +95,12 @@ class Recipe:
     words_enough: float = .95
     memory_runs: int = 400
     memory_frames: int = 256
-    memory_steps: int = 6800
+    memory_steps: int = 6200
     memory_rate: float = 1.6e-3
     phases: tuple[Phase, ...] = (
         Phase(.1, (CRAM, 8), 24), Phase(.3, (CRAM, 8, 16), 24, .5),
-        Phase(.8, (CRAM, 16, LOUD), 24, .8), Phase(1.01, (CRAM, 16, LOUD, 256), 24, .8))
+        Phase(.8, (CRAM, 16, LOUD, LOUD), 24, .8),
+        Phase(1.01, (CRAM, 16, LOUD, 256), 24, .8))
     budgets: tuple[int, ...] = (128, 192, 256, 384, 768)
     guided: bool = True
 
