@@ -16,7 +16,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 import pickle
@@ -128,6 +128,17 @@ def names(topic: Topic) -> tuple[str, ...]:
     return tuple(f'{topic.name}:{member}' if member else topic.name for member in topic.members)
 
 
+def shown(kind: str, topic: str, value: str, member: str) -> tuple[str, ...]:
+    """List the facts of single frames that the answer to a question rests on."""
+    if kind == 'bench':
+        if topic in ('where', 'put'):
+            return {'gripper': ('hold',), NONE: (*PLACES, 'hold')}.get(value, (value,))
+        return {'held': ('hold',), 'colour_last': ('hold',), 'taken': ('hold',),
+                'first': PLACES}.get(topic, (topic,))
+    return {'first': (value,), 'order': tuple(member.split('/')),
+            'cones_since': ('sign', 'cones')}.get(topic, (topic.removesuffix('_last'),))
+
+
 @dataclass(frozen=True)
 class Mix:
     """
@@ -189,12 +200,12 @@ class _Row:
 
     def add(self, ids: Sequence[int], ref: int = NOTHING, picture: int = NOTHING,
             labels: Sequence[int] | None = None, keys: Container[int] = ()) -> None:
-        """Append tokens; those of a picture have features from row `picture` on."""
+        """Append tokens; those of a picture have features, and references, one after the other."""
         self.pictures += (range(picture, picture + len(ids)) if picture >= 0
                           else [NOTHING] * len(ids))
         self.keys += bound(ids, keys, len(self.ids))
         self.ids += ids
-        self.refs += [ref] * len(ids)
+        self.refs += range(ref, ref + len(ids)) if picture >= 0 else [ref] * len(ids)
         self.labels += labels or [IGNORE] * len(ids)
 
 
@@ -220,11 +231,14 @@ class Writer:
         Of a frame.
     status : bool
         Whether a status token follows each frame.
+    sights : dict
+        World and fact -> which vision tokens show it; what is not in it is shown by all.
     """
 
     def __init__(self, vocabulary: dict[str, int], vision_tokens: int, status: bool = True,
-                 ) -> None:
+                 sights: dict[tuple[str, str], Sequence[int]] | None = None) -> None:
         self.words, self.vision_tokens, self.status = vocabulary, vision_tokens, status
+        self.sights = sights or {}
         self.keys = frozenset(vocabulary[key] for key in KEYS)
 
     def encode(self, text: str) -> list[int]:
@@ -256,9 +270,10 @@ class Writer:
         """
         Write one stream: first its opening, then part after part.
 
-        Evidence 0 is the start of the stream (of what was never seen), frames follow, then what
-        was told.
+        Evidence 0 is the start of the stream (of what was never seen), the vision tokens of all
+        frames follow, then what was told.
         """
+        first_told = 1 + mix.frames * self.vision_tokens
         row = _Row()
         row.add([self.words[START]], 0)
         yield row
@@ -268,17 +283,18 @@ class Writer:
         for ordinal in range(mix.frames):
             while pending or dice.random() < mix.tells:
                 key, value = self._fact(dice)
-                told[key] = value, 1 + mix.frames + tellings
+                told[key] = value, first_told + tellings
                 row.add(self.encode(tell_text(key, value, dice.randrange(3))),
-                        1 + mix.frames + tellings, keys=self.keys)
+                        first_told + tellings, keys=self.keys)
                 tellings, pending = tellings + 1, max(0, pending - 1)
-            row.add([self.words[FRAME]] * self.vision_tokens, 1 + ordinal, picture)
+            row.add([self.words[FRAME]] * self.vision_tokens,
+                    1 + ordinal * self.vision_tokens, picture)
             picture += self.vision_tokens
             if self.status:
                 row.add([self.words[STATUS]])
                 row.markers.append(len(row.ids) - 1)
                 row.live.append({ref for _, ref in told.values()}.union(*(
-                    (1 + frame for frame in frames) for _, frames in run.back[ordinal].values())))
+                    self._tokens(frames) for _, frames in run.back[ordinal].values())))
             asks = 0. if ordinal < mix.quiet else mix.asks
             for _ in range(int(asks) + (dice.random() < asks % 1)):
                 ask = self._ask(run, ordinal, told, mix, dice)
@@ -353,7 +369,14 @@ class Writer:
             value, frames = found
         if value == NONE and dice.random() > max(topic.none_rate, .1 if len(members) > 1 else 0):
             return None
-        return member, value, {1 + frame for frame in frames}
+        places = {place for fact in shown(run.kind, topic.name, value, member)
+                  for place in self.sights.get((run.kind, fact), range(self.vision_tokens))}
+        return member, value, self._tokens(frames, places)
+
+    def _tokens(self, frames: Iterable[int], places: Iterable[int] | None = None) -> set[int]:
+        """Name the vision tokens of frames, or those at some places of each."""
+        return {1 + frame * self.vision_tokens + place for frame in frames
+                for place in (range(self.vision_tokens) if places is None else places)}
 
     def _part(self, rows: list[_Row], refs: int) -> tuple[Part, list[str]]:
         """Pad rows to tensors."""

@@ -75,6 +75,11 @@ class Eyes(nn.Module):
         self.weights = [torch.tensor([NONE_WEIGHT if choice == NONE else 1. for choice in choices])
                         for choices in FACTS.values()]
 
+    def sights(self) -> dict[tuple[str, str], list[int]]:
+        """List which vision tokens show each fact: those with a fifth of its weight, or more."""
+        return {fact: (weights >= .2).nonzero()[:, 0].tolist()
+                for fact, weights in zip(FACTS, self.where.softmax(1), strict=True)}
+
     def loss(self, features: torch.Tensor, truth: torch.Tensor,
              ) -> tuple[torch.Tensor, torch.Tensor]:
         """

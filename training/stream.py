@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+import math
 from typing import Any
 
 from infmllm_ros.engine.attention import streaming
@@ -143,6 +144,8 @@ class Memory:
         if not hasattr(model, 'training_rope'):
             model.training_rope = RopeMap(model)
         self.rope: RopeMap = model.training_rope
+        vision = model.config.vision_config
+        self.sight = math.ceil(vision.image_size // vision.patch_size / 2) ** 2  # tokens a frame
         layers, batch, device = len(self.decoder.layers), len(self.policies), model.device
         self.device = device
         self.keys: list[torch.Tensor | None] = [None] * layers
@@ -217,12 +220,10 @@ class Memory:
         asks = part.ask_ids.shape[1]
         if not asks:
             return None
-        frame = part.refs.gather(1, (part.anchors - 1).clamp_min(0))
         first = (part.branches >= 0) & (part.offsets == 0)
-        frame = frame.masked_fill(~first, NOTHING)
-        refs = torch.cat((self.refs, part.refs), 1)
-        newest = (refs[:, None] == frame[..., None]) & (frame >= 0)[..., None]
-        return nn.functional.pad(newest, (0, asks))
+        before = part.anchors[..., None] - torch.arange(part.ids.shape[1], device=self.device)
+        newest = (before > 0) & (before <= self.sight) & (part.pictures >= 0)[:, None]
+        return nn.functional.pad(newest & first[..., None], (self.valid.shape[1], asks))
 
     def _is_word(self, ids: torch.Tensor) -> torch.Tensor:
         """Say which tokens are words: neither of a frame nor the start of the stream."""

@@ -95,7 +95,7 @@ class Recipe:
     words_enough: float = .95
     memory_runs: int = 400
     memory_frames: int = 256
-    memory_steps: int = 6200
+    memory_steps: int = 5800
     memory_rate: float = 1.6e-3
     phases: tuple[Phase, ...] = (
         Phase(.1, (CRAM, 8), 24), Phase(.3, (CRAM, 8, 16), 24, .5),
@@ -265,6 +265,7 @@ def train(recipe: Recipe, work: Path, out: Path, only: Iterable[str], device: to
 
         seeing.run(lesson, every, check)
     if 'memory' in only:
+        writer.sights = eyes['heads'].sights()
         runs = render_runs(work / 'runs', 0, recipe.memory_runs, recipe.memory_frames, size)
         unseen = render_runs(work / 'runs', VALIDATION, 50, recipe.memory_frames, size)
         _remember(recipe, work, out, model, tokenizer, writer, runs, unseen, device, every)
