@@ -23,10 +23,11 @@ import numpy as np
 import pytest
 import torch
 
-from training.clips import render_run, Writer
+from training.clips import Writer
 from training.eyes import look
 from training.lessons import MemoryLesson, noise_runs, Phase, Score
 from training.model import make_config, make_model, make_tokenizer, write_folder
+from training.runs import render_run
 from training.stream import IGNORE, Memory, NOTHING, Part
 from training.train import mix, Trainer, words_mix
 

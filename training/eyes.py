@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .clips import names, Run
+from .runs import names, Run
 
 FACTS: dict[tuple[str, str], tuple[str, ...]] = {
     (kind, name): topic.choices for kind, topics in TOPICS.items() for topic in topics

@@ -28,8 +28,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from .clips import Mix, Run, Writer
+from .clips import Mix, Writer
 from .eyes import Eyes, look, truths
+from .runs import Run
 from .stream import Memory, Outcome, Part
 
 ATTENTION = .3  # weight of the attention loss against that of the answers

@@ -38,7 +38,7 @@ from typing import Any
 
 import torch
 
-from .clips import Mix, render_runs, render_stills, Run, Writer
+from .clips import Mix, Writer
 from .eyes import encode_all, Eyes
 from .lessons import (
     draw_policy,
@@ -49,6 +49,7 @@ from .lessons import (
     Score,
 )
 from .model import make_config, make_model, make_tokenizer, SHAPE, write_folder
+from .runs import render_runs, render_stills, Run
 
 FEATURE_SIZE = .3  # standard deviation of the vision features
 CRAM = 4  # frames of the streams that teach to tell facts apart
