@@ -17,12 +17,13 @@ See it run: ``python -m infmllm_ros.demo [VIDEO or BAG]``.
 
 Starts the node in another process, plays camera frames to it over DDS, asks questions while they
 run, shows the answers as they stream with the state of the memory, and at the end says what held.
+On the rendered drive, whose truth is known, it also says which answers were right.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
+from collections.abc import Callable
 import json
 import os
 from pathlib import Path
@@ -35,19 +36,20 @@ import time
 from typing import Any
 
 from infmllm_msgs.msg import Answer
+from infmllm_ros.bundled import MODEL, MODEL_BUDGET, MODEL_POLICY
 from infmllm_ros.replay.audience import Audience, MIB, stamp_of
+from infmllm_ros.replay.interview import Interview
 from infmllm_ros.replay.player import DEPTH, Played, Player
-from infmllm_ros.replay.sources import COMPRESSED, open_source, Source, SourceError
+from infmllm_ros.replay.sources import COMPRESSED, open_source, Rendered, Source, SourceError
 from infmllm_ros.replay.terminal import printable, Screen
 from infmllm_ros.replay.transport import make_room
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
-QUESTIONS = ('What is in front of you?', 'What has changed in the last seconds?',
-             'What has happened since the beginning?')
+QUESTIONS = ('What is ahead?', 'What is on the left?', 'What came first?')
 NAMESPACE = 'demo'  # apart from a robot's own topics
-BUDGET = 1024  # [tokens] of the tiny model: it fills within seconds
+ENOUGH = .9  # share of the answers on the rendered drive that must be right
 START_S = 300.0  # [s] patience for the node to load its model
 ANSWER_S = 120.0  # [s] patience for the answers after the last frame
 SETTLE_S = 3.0  # [s] patience for the last statistics
@@ -67,22 +69,6 @@ def settle_environment() -> None:
     if environment.get('ROS_DISTRO') == 'humble':  # it knows only this one, later ones warn of it
         environment.setdefault('ROS_LOCALHOST_ONLY', '1')
     make_room()
-
-
-def tiny_model() -> Path:
-    """Return the folder of a tiny SmolVLM with random weights, made when it is first needed."""
-    maker = Path(__file__).parent / 'bundled' / 'tiny.py'
-    version = hashlib.sha256(maker.read_bytes()).hexdigest()[:12]
-    cache = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'infmllm_ros'
-    folder = cache / f'tiny-smolvlm-{version}'
-    if not folder.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as making:
-            made = Path(making) / 'model'
-            subprocess.run([sys.executable, '-m', 'infmllm_ros.bundled.tiny', 'smolvlm', made],
-                           check=True, stdout=subprocess.DEVNULL)
-            made.rename(folder)  # whole, or not at all
-    return folder
 
 
 def start_node(parameters: dict[str, Any], folder: str, screen: Screen) -> subprocess.Popen:
@@ -131,16 +117,38 @@ def await_node(executor: Any, process: subprocess.Popen, audience: Audience,
             raise DemoError(f'the node was not active within {START_S:.0f} s')
 
 
-def show(executor: Any, process: subprocess.Popen, audience: Audience, player: Player,
-         questions: list[str], total: int) -> Played:
-    """Play all frames and ask the questions, evenly spread; return when all is answered."""
+def spread(questions: list[str], total: int, audience: Audience) -> Callable[[int], None]:
+    """Return what asks the questions, evenly spread over the frames; at frame `total`, all."""
     left = list(questions)
     places = [total * (i + 1) // (len(left) + 1) for i in range(len(left))]
 
-    def on_frame(frame: int, stamp_ns: int) -> None:
-        audience.sending(frame, stamp_ns)
+    def ask(frame: int) -> None:
         while left and frame >= places[len(questions) - len(left)]:
             audience.ask(left.pop(0))
+    return ask
+
+
+def interview(source: Rendered, audience: Audience) -> Callable[[int], None]:
+    """Return what tells and asks as the rendered drive goes on."""
+    plan = Interview(source.seed)
+
+    def go_on(frame: int) -> None:
+        if frame > source.count:
+            return
+        text, question = plan.go_on(source.episode)
+        if text is not None:
+            audience.tell(text)
+        if question is not None:
+            audience.ask(question.text, lambda seen: plan.right_answer(question, seen - 1))
+    return go_on
+
+
+def show(executor: Any, process: subprocess.Popen, audience: Audience, player: Player,
+         ask: Callable[[int], None]) -> Played:
+    """Play all frames and ask meanwhile; return when all is answered."""
+    def on_frame(frame: int, stamp_ns: int) -> None:
+        audience.sending(frame, stamp_ns)
+        ask(frame)
 
     result: list[Any] = []
 
@@ -159,8 +167,7 @@ def show(executor: Any, process: subprocess.Popen, audience: Audience, player: P
         thread.join()
     if isinstance(result[0], Exception):
         raise result[0]
-    while left:  # there were fewer frames than the file says
-        audience.ask(left.pop(0))
+    ask(sys.maxsize)  # what is left, if there were fewer frames than the file says
     end = time.monotonic() + ANSWER_S
     while audience.waiting and process.poll() is None and time.monotonic() < end:
         executor.spin_once(timeout_sec=0.1)
@@ -183,6 +190,9 @@ def verdict(played: Played, audience: Audience, status: int) -> list[tuple[str, 
     warm = next((s for s in stats if s.answers and s.evictions), last)
     growth = (last.process_bytes - warm.process_bytes) / MIB
     most = max(s.tokens for s in stats)
+    judged = [a.right for a in asked if a.judge is not None]
+    right = [('answers', f'{sum(judged)} of {len(judged)} are right',
+              sum(judged) >= ENOUGH * len(judged))] if judged else []
     return [
         ('frames arrived', f'{last.frames_received:,} of {played.frames:,} sent; '
          f'{last.frames_seen:,} looked at',
@@ -195,6 +205,7 @@ def verdict(played: Played, audience: Audience, status: int) -> list[tuple[str, 
          f'{last.process_bytes / MIB:.1f} MiB at the end', growth <= GROWTH_MIB),
         ('questions', f'{answered} of {len(asked)} answered, {stamped} with the stamp of a frame',
          answered == stamped == len(asked)),
+        *right,
         ('node', f'ended with exit status {status}', status == 0),
     ]
 
@@ -212,15 +223,17 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m infmllm_ros.demo', description=(
         'Play a video or a bag into the node and ask it questions meanwhile.'))
     parser.add_argument('input', nargs='?', help='avi, mp4, .mcap, .db3 or a bag folder; '
-                        'default: a short clip that is drawn on the way')
+                        'default: a rendered drive')
     parser.add_argument('--bag-topic', help="which of a bag's image topics to play")
     parser.add_argument('--rate', type=float, default=1.0, help='speed (default: 1)')
-    parser.add_argument('--model', help='checkpoint for the node; default: a tiny random one')
+    parser.add_argument('--seed', type=int, default=0, help='which drive (default: 0)')
+    parser.add_argument('--model', help='checkpoint for the node; default: the bundled one, which '
+                        'knows rendered scenes only')
     parser.add_argument('--budget', type=int, metavar='TOKENS', help='of the memory; default: '
-                        f'{BUDGET} for the tiny model, the one of the node for another')
+                        f'{MODEL_BUDGET} for the bundled model, that of the node for another')
     parser.add_argument('--policy', default='saddle', help='which tokens stay (default: saddle)')
-    parser.add_argument('--questions', nargs='+', default=list(QUESTIONS), metavar='TEXT',
-                        help='what to ask, evenly spread over the clip')
+    parser.add_argument('--questions', nargs='+', metavar='TEXT', help='what to ask, evenly '
+                        'spread; default: on the rendered drive, what it knows the answers of')
     return parser.parse_args(argv)
 
 
@@ -229,37 +242,41 @@ def _introduce(source: Source, arguments: argparse.Namespace, screen: Screen) ->
     speed = f' at {source.fps:g} fps' if source.fps else ''
     rate = f', {arguments.rate:g} times as fast' if arguments.rate != 1 else ''
     screen.line(screen.paint('infmllm_ros demo', 'bold') + f'  {source.name}{length}{speed}{rate}')
-    if not arguments.model:
-        screen.line(screen.paint('The model is a tiny one with random weights: its words are '
-                                 'noise. Everything else is real.', 'yellow'))
+    if not arguments.model and not isinstance(source, Rendered):
+        screen.line(screen.paint('The bundled model knows rendered scenes only: what it says of '
+                                 'this one means nothing. Everything else is real.', 'yellow'))
     screen.line(screen.paint(f'Topics are under /{NAMESPACE}, in ROS_DOMAIN_ID='
                              f'{os.environ["ROS_DOMAIN_ID"]} on this machine.', 'dim'))
 
 
 def _run(source: Source, arguments: argparse.Namespace, screen: Screen) -> int:
     """Run the demo inside an initialised ROS; return the exit status."""
-    # The likeliest words of random weights are one word over and over.
-    noise = {} if arguments.model else {'budget_tokens': BUDGET, 'temperature': 1.0}
+    bundled = {} if arguments.model else {
+        'budget_tokens': MODEL_BUDGET, 'max_question_tokens': 32,
+        **{f'saddle.{name}': value for name, value in MODEL_POLICY.items()}}
     budget = {'budget_tokens': arguments.budget} if arguments.budget is not None else {}
     node = rclpy.create_node('audience', namespace=NAMESPACE)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     player = Player(node, source, rate=arguments.rate)
-    total = source.count or 300
     audience = Audience(node, screen, source.count or 0, source.fps)
+    if isinstance(source, Rendered) and not (arguments.model or arguments.questions):
+        ask = interview(source, audience)
+    else:
+        ask = spread(arguments.questions or list(QUESTIONS), source.count or 300, audience)
     image = {'reliability': 'reliable', 'history': 'keep_last', 'depth': DEPTH}
     parameters = {
-        'model': arguments.model or str(tiny_model()), 'policy': arguments.policy,
-        'autostart': True, 'max_answer_tokens': 48, 'stats_period': 0.25,
+        'model': arguments.model or str(MODEL), 'policy': arguments.policy,
+        'autostart': True, 'max_answer_tokens': 48 if arguments.model else 8, 'stats_period': 0.25,
         'image_transport': 'compressed' if source.msgtype == COMPRESSED else 'raw',
         # Frames are counted at the end: none may be lost between the processes.
         'qos_overrides': {player.publisher.topic_name: {'subscription': image}},
-        **noise, **budget}
+        **bundled, **budget}
     with tempfile.TemporaryDirectory() as folder:
         process = start_node(parameters, folder, screen)
         try:
             await_node(executor, process, audience, player)
-            played = show(executor, process, audience, player, arguments.questions, total)
+            played = show(executor, process, audience, player, ask)
             screen.close()
             screen.line(screen.paint(f'Played {played}', 'dim'))
         finally:
@@ -277,7 +294,7 @@ def main(argv: list[str] | None = None) -> int:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
     try:
-        source = open_source(arguments.input, arguments.bag_topic)
+        source = open_source(arguments.input, arguments.bag_topic, arguments.seed)
         settle_environment()
         _introduce(source, arguments, screen)
         signal.signal(signal.SIGTERM, interrupt)  # as SIGINT does

@@ -85,6 +85,9 @@ def test_every_file_that_runs_is_installed(setup):
     installed = {file for _, files in setup['data_files'] for file in files}
     wanted = {*ROOT.glob('config/*'), *ROOT.glob('launch/*.py'), ROOT / 'package.xml'}
     assert {str(file.relative_to(ROOT)) for file in wanted} <= installed
+    patterns = setup['package_data']['infmllm_ros']
+    shipped = {file for pattern in patterns for file in (ROOT / 'infmllm_ros').glob(pattern)}
+    assert shipped == {*(ROOT / 'infmllm_ros/bundled/model').iterdir()} != set()
     folders = {file.parent.relative_to(ROOT) for file in (ROOT / 'infmllm_ros').rglob('*.py')}
     assert {'.'.join(folder.parts) for folder in folders} == set(setup['packages'])
 

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 import time
 from typing import Any
@@ -38,6 +39,8 @@ class Asked:
     frame: int  # frames sent when it was asked
     age: float | None = None  # [s] since the newest frame it saw was sent, at its first word
     answer: Answer | None = None
+    judge: Callable[[int], str] | None = None  # right answer of someone who saw so many frames
+    right: bool = False
 
 
 class Audience:
@@ -66,6 +69,7 @@ class Audience:
         self.frames = 0  # sent
         self.failed = False  # the node, to start
         self.query = node.create_publisher(String, 'query', 10)
+        self._telling = node.create_publisher(String, 'tell', 10)
         node.create_subscription(CacheStats, 'cache_stats', self._on_stats, 10)
         node.create_subscription(Answer, 'answer', self._on_answer, 10)
         node.create_subscription(AnswerChunk, 'answer_stream', self._on_chunk,
@@ -82,9 +86,15 @@ class Audience:
         self.frames = frame
         self.sent[stamp_ns] = (frame, time.monotonic())
 
-    def ask(self, question: str) -> None:
-        """Put a question to the node."""
-        self.asked.append(Asked(question, self.frames))
+    def tell(self, text: str) -> None:
+        """Have the node remember a text."""
+        paint, place = self._screen.paint, self._place(self.frames)
+        self._screen.line(paint(f'{place}  ', 'dim') + paint(f'told: {text}', 'yellow'))
+        self._telling.publish(String(data=text))
+
+    def ask(self, question: str, judge: Callable[[int], str] | None = None) -> None:
+        """Put a question to the node; `judge` says what is right, by the frames it has seen."""
+        self.asked.append(Asked(question, self.frames, judge=judge))
         paint = self._screen.paint
         self._screen.line(paint(f'{self._place(self.frames)}  ', 'dim') + paint(question, 'bold'))
         self.query.publish(String(data=question))
@@ -117,6 +127,11 @@ class Audience:
             screen.line(screen.paint(f'  no answer: {answer.message}', 'red'))
             return
         frame, _ = self.sent.get(stamp_of(answer.header), (0, 0.0))
+        if asked.judge is not None and frame:
+            expected = asked.judge(frame)
+            asked.right = answer.text.strip() == expected
+            screen.line('  ' + (screen.paint('right', 'green') if asked.right else screen.paint(
+                f'wrong: it is {expected}', 'red')))
         stamp = answer.header.stamp
         age = f', {asked.age:.2f} s old at the first word' if asked.age is not None else ''
         screen.line(screen.paint(

@@ -204,7 +204,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
         prog='python -m infmllm_ros.replay.player',
         description='Play a video or a bag as a camera.')
     parser.add_argument('path', nargs='?', help='avi, mp4, .mcap, .db3 or a bag folder; '
-                        'default: a short clip that is drawn on the way')
+                        'default: a rendered drive')
     parser.add_argument('--bag-topic', help="which of a bag's image topics to play")
     parser.add_argument('--topic', default='image', help='where to publish (default: image; '
                         'jpegs go to TOPIC/compressed)')

@@ -16,18 +16,19 @@
 One door to camera frames: ``open_source(path)``.
 
 A path leads to a video file (OpenCV reads it) or a ROS 2 bag, MCAP or sqlite3 (rosbags reads it);
-no path leads to a clip that is drawn on the way.  No file here needs ROS.
+no path leads to a drive that is rendered on the way.  No file here needs ROS.
 """
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 import os
 from pathlib import Path
 from typing import Any, ClassVar
 
-from infmllm_ros.replay import rendered
+from infmllm_ros.bundled.scenes import Episode
 import numpy as np
 
 SECOND = 1_000_000_000
@@ -75,15 +76,33 @@ class Source:
 
 
 class Rendered(Source):
-    """A drawn street scene of 22 s."""
+    """
+    A drive that the project renders and knows the truth of.
 
-    name: ClassVar[str] = 'rendered street'
-    fps: ClassVar[float] = rendered.FPS
-    count: ClassVar[int] = rendered.FRAMES
+    Parameters
+    ----------
+    seed : int
+        Which drive.
+
+    Attributes
+    ----------
+    episode : Episode
+        The drive, at the frame that was given last; None before the first.
+
+    """
+
+    fps: ClassVar[float] = 20
+    count: ClassVar[int] = 600
+    size: ClassVar[int] = 64  # [pixels] what the bundled model looks at
+
+    def __init__(self, seed: int = 0):
+        self.seed, self.name = seed, f'rendered drive {seed}'
+        self.episode: Episode | None = None
 
     def __iter__(self) -> Iterator[Frame]:
-        for index in range(rendered.FRAMES):
-            yield Frame(index * SECOND // rendered.FPS, rendered.draw(index))
+        self.episode = Episode('drive', self.seed, self.size, keys=0)
+        for index, step in enumerate(islice(self.episode, self.count)):
+            yield Frame(index * SECOND // self.fps, step.frame)
 
 
 class Video(Source):
@@ -177,9 +196,10 @@ class Bag(Source):
             raise SourceError(f'{self.path}: not a whole ROS 2 bag ({reason})') from error
 
 
-def open_source(path: str | os.PathLike | None = None, topic: str | None = None) -> Source:
+def open_source(path: str | os.PathLike | None = None, topic: str | None = None,
+                seed: int = 0) -> Source:
     """
-    Return the frames of a file, or of a drawn clip where there is no path.
+    Return the frames of a file, or of a rendered drive where there is no path.
 
     Parameters
     ----------
@@ -187,6 +207,8 @@ def open_source(path: str | os.PathLike | None = None, topic: str | None = None)
         A video file, a bag folder, or a single ``.mcap`` or ``.db3`` file.
     topic : str, optional
         Of a bag: the image topic to play.  It need not be named where there is one only.
+    seed : int
+        Of the rendered drive.
 
     Raises
     ------
@@ -195,7 +217,7 @@ def open_source(path: str | os.PathLike | None = None, topic: str | None = None)
 
     """
     if not path:
-        return Rendered()
+        return Rendered(seed)
     path = Path(path).expanduser()
     if not path.exists():
         raise SourceError(f'{path}: no such file or folder')
