@@ -102,7 +102,7 @@ def played(sent=100):
                           process_bytes=megabytes << 20)
     answer = Answer()
     answer.header.stamp.sec = 7
-    asked = SimpleNamespace(answer=answer)
+    asked = SimpleNamespace(answer=answer, judge=None)
     return Played(frames=sent), SimpleNamespace(
         asked=[asked, asked], sent={7_000_000_000: (50, 0.0)},
         stats=[stats(10, 0, 300), stats(50, 1, 400), stats(100, 2, 402)])
@@ -123,7 +123,7 @@ def test_the_verdict_finds_each_thing_that_did_not_hold():
         return failed(report, audience)
 
     def unanswered(audience):
-        audience.asked.append(SimpleNamespace(answer=None))
+        audience.asked.append(SimpleNamespace(answer=None, judge=None))
 
     def refused(audience):
         audience.asked[0].answer.status = Answer.BUSY
@@ -133,6 +133,14 @@ def test_the_verdict_finds_each_thing_that_did_not_hold():
 
     for edit in (unanswered, refused, unstamped):
         assert change(edit) == ['questions']
+
+    def judged(right):
+        def edit(audience):
+            audience.asked *= 10
+            audience.asked = [SimpleNamespace(answer=asked.answer, judge=str, right=i < right)
+                              for i, asked in enumerate(audience.asked)]
+        return edit
+    assert change(judged(18)) == [] and change(judged(17)) == ['answers']
     assert change(lambda a: setattr(a.stats[1], 'tokens', 1025)) == ['memory']
     assert change(lambda a: setattr(a.stats[0], 'kv_bytes', 1)) == ['KV buffers']
     assert change(lambda a: setattr(a.stats[2], 'process_bytes', 450 << 20)) == ['process']
