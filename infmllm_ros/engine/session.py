@@ -306,7 +306,9 @@ class StreamingSession:
             [logits, vocab].
         """
         cache, device = self.cache, self.model.device
-        rows = self.policy.asks(role, chunk)
+        # a choice that is only looked at has no vote: it is not part of the stream
+        counts = commit or role is Role.PROBE
+        rows = self.policy.asks(role, chunk) if counts else None
         rows = None if rows is None or not len(rows) else rows.to(device)
         cache.begin(chunk, frame, rows is not None)
         shape = (3, 1, len(chunk)) if cache.mrope else (1, len(chunk))

@@ -21,7 +21,7 @@ import torch
 import zoo
 from zoo import FAMILIES, load, ONE_HEAD, ONE_LAYER, plain, POLICIES, session, show, words
 
-TOLERANCE = {'float32': 1e-4, 'bfloat16': 0.15}
+TOLERANCE = {'float32': 1e-5, 'bfloat16': 0.15}
 
 
 def live(family, row, dtype='float32', changes=None):

@@ -44,6 +44,7 @@ POLICIES = {
         'saddle', {'scope': 'layer', 'window': 'chunk', 'age': 'stream', 'recent': 24}),
     'saddle_probe': ('saddle', {'window': 'probe', 'probe': 'What now?', 'probe_every': 2}),
     'streaming_llm': ('streaming_llm', {'sinks': 4}),
+    'h2o': ('h2o', {'scope': 'head'}),
     'recent_frames': ('recent_frames', {'frames': 3}),
     'random': ('random', {'seed': 3}),
     'full': ('full', {}),

@@ -21,6 +21,7 @@ from typing import Any
 
 from .base import option, parse_bytes, Policy, Role, View
 from .full import Full
+from .h2o import H2O
 from .random import Random
 from .recent_frames import RecentFrames
 from .saddle import Saddle
@@ -28,9 +29,10 @@ from .streaming_llm import StreamingLLM
 from ..errors import PolicyError
 
 POLICIES: dict[str, type[Policy]] = {
-    policy.name: policy for policy in (Saddle, StreamingLLM, RecentFrames, Random, Full)}
+    policy.name: policy for policy in (
+        Saddle, StreamingLLM, H2O, RecentFrames, Random, Full)}
 
-__all__ = ['Full', 'make_policy', 'option', 'parse_bytes', 'POLICIES', 'Policy', 'Random',
+__all__ = ['Full', 'H2O', 'make_policy', 'option', 'parse_bytes', 'POLICIES', 'Policy', 'Random',
            'RecentFrames', 'Role', 'Saddle', 'StreamingLLM', 'View']
 
 
