@@ -183,16 +183,17 @@ class Keeper:
             Values closer than this (relatively, above 1) are equal: float32 may order them
             either way.
         """
+        best = {unit: self.best(unit) for unit in self.units}
+        ranks = {unit: self.ranks(unit) for unit in self.units if best[unit] != kept[unit]}
         for unit in self.units:
             held = [token.index for token in self.held[unit]]
-            chosen = kept[unit]
-            expected = self.best(unit)
+            chosen, expected = kept[unit], best[unit]
             if chosen != expected:
                 story = f'{unit}: expected {expected}, got {chosen}, held {held}'
                 assert len(chosen) == len(expected), story
                 assert chosen == sorted(set(chosen) & set(held)), story
                 assert self.must_stay(unit) <= set(chosen), story
-                values = self.ranks(unit)
+                values = ranks[unit]
                 lost = min(values[i] for i in set(expected) - set(chosen))
                 won = max(values[i] for i in set(chosen) - set(expected))
                 assert abs(lost - won) <= tie * max(1, abs(lost)), f'{story}: {won}, not {lost}'

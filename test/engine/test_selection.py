@@ -153,7 +153,7 @@ def test_what_random_keeps_is_a_uniform_sample_of_the_whole_past():
         held = torch.zeros(300, count)
         for seed in range(len(held)):
             policy = make_policy('random', budget=budget, sinks=0, recent=0, seed=seed)
-            view = View(count, budget, 0, index, index, index, torch.empty(0))
+            view = View(count, budget, 0, *[index] * 6, torch.empty(0))
             held[seed, policy.select(view)[0]] = 1
         assert (held.sum(1) == budget).all()
         share = held.mean(0).view(bins, -1).mean(1)     # of 40 tokens in 300 draws

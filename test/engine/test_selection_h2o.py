@@ -129,8 +129,7 @@ def views(policy, lengths, heads, feed):
         keep = torch.arange(count).expand(heads, -1)
         if count > policy.budget:
             keep = policy.select(View(
-                count=count, budget=policy.budget, protected=policy.sinks, index=index,
-                frame=index, kind=index, state=state))
+                count, policy.budget, policy.sinks, *[index] * 6, state))
         index = index.gather(1, keep)
         state = state.gather(2, keep[None].expand(len(state), -1, -1))
         yield attention, keep.tolist()

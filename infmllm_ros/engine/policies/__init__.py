@@ -26,14 +26,17 @@ from .random import Random
 from .recent_frames import RecentFrames
 from .saddle import Saddle
 from .streaming_llm import StreamingLLM
+from .streaming_vlm import StreamingVLM
 from ..errors import PolicyError
 
 POLICIES: dict[str, type[Policy]] = {
     policy.name: policy for policy in (
-        Saddle, StreamingLLM, H2O, RecentFrames, Random, Full)}
+        Saddle, StreamingLLM, H2O, StreamingVLM, RecentFrames, Random,
+        Full)}
 
-__all__ = ['Full', 'H2O', 'make_policy', 'option', 'parse_bytes', 'POLICIES', 'Policy', 'Random',
-           'RecentFrames', 'Role', 'Saddle', 'StreamingLLM', 'View']
+__all__ = ['Full', 'H2O', 'make_policy', 'option', 'parse_bytes', 'POLICIES',
+           'Policy', 'Random', 'RecentFrames', 'Role', 'Saddle', 'StreamingLLM', 'StreamingVLM',
+           'View']
 
 
 def make_policy(name: str, budget: int | str | None = None, **options: Any) -> Policy:
