@@ -94,6 +94,18 @@ def test_half_precision_does_not_drift_over_many_evictions(family):
     assert (found - expected).abs().max() <= TOLERANCE['bfloat16']
 
 
+@pytest.mark.parametrize('row', ['saddle', 'h2o', 'streaming_vlm', 'infinipot_v'])
+@pytest.mark.parametrize('family', ['smolvlm', 'qwen2_5_vl'])
+def test_half_precision_is_as_good_whoever_chooses(family, row):
+    target, stream, changes = live(family, row, 'bfloat16')
+    kept = [stream[index] for index in target.kept(0)[0].tolist()]
+    model = load(family, changes, 'bfloat16')
+    ids = words(model, 12, 99)
+    expected = logits_plainly(
+        plain(family, changes, 'bfloat16'), kept + text_tokens(model, ids))[-12:]
+    assert (target.logits(ids).float() - expected).abs().max() <= TOLERANCE['bfloat16']
+
+
 @pytest.mark.parametrize('rope', zoo.ROPES)
 def test_every_scaling_turns_kept_tokens_as_hugging_face_does(rope):
     changes = zoo.changed(num_hidden_layers=1, rope_parameters=zoo.ROPES[rope])

@@ -17,10 +17,12 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from infmllm_ros.engine import BudgetError
-from keepers_video import StreamingVLMReference
+from keepers_video import InfiniPotReference, StreamingVLMReference
+import numpy as np
 import pytest
-from tape import Tape
-from zoo import load, ONE_LAYER, picture, session, words
+from references import TinyLlama
+from tape import Tape, text_tokens
+from zoo import changed, load, ONE_LAYER, picture, plain, session, words
 
 # ------------------------------------------------------------------------------ streaming_vlm
 STEPS = st.lists(
@@ -83,3 +85,56 @@ def test_a_budget_too_small_for_the_text_is_refused_by_name():
     with pytest.raises(BudgetError, match=r'text \(streaming_vlm\) 1024.*smallest budget'):
         session('smolvlm', 'streaming_vlm', 900,
                 fields={'text_sink': 512, 'text_window': 512, 'vision_window': 16.0})
+
+
+# ------------------------------------------------------------------------------ infinipot_v
+def evict(target, units):
+    """Evict, and tell what stays, by (layer, KV head)."""
+    type(target).evict(target)
+    return {(layer, group): target.kept(layer)[group].tolist() for layer, group in units}
+
+
+@pytest.mark.parametrize('family,layers,fields', [
+    ('smolvlm', 2, {}), ('qwen2_5_vl', 2, {}), ('llava_onevision', 2, {'keys': 'plain'}),
+    ('qwen2_5_vl', 4, {'target': 0.6, 'tar': 0.7, 'text': 'norm'}),
+    ('qwen2_5_vl', 4, {'scope': 'layer', 'keys': 'plain', 'recent': 0.1}),
+    ('smolvlm', 2, {'scope': 'all', 'target': 1.0, 'recent': 0.4}),
+    ('qwen2_5_vl', 2, {'pooling': 'none', 'tar': 0.0, 'text': 'norm'}),
+    ('llama', 2, {'text': 'norm'})], ids=str)
+def test_infinipot_v_keeps_what_is_new_in_time_and_what_is_large(family, layers, fields):
+    budget, changes = 100 if 'llava' in family else 150, changed(num_hidden_layers=layers)
+    model, rng = load(family, changes), np.random.default_rng(0)
+    oracle = TinyLlama(plain(family, changes))
+    with Tape(model) as tape:
+        target = session(family, 'infinipot_v', budget, changes=changes, fields=fields)
+        prefix = sum(len(chunk) for chunk in tape.chunks)
+        reference = InfiniPotReference(oracle, budget, prefix, **fields)
+
+        def follow(chunks):
+            for chunk in chunks:
+                reference.feed(chunk)
+            reference.judge(target)
+
+        follow(tape.take())
+        for number in range(16):
+            if model.adapter.sees and number % 4:
+                size = (112, 112) if number % 7 else (56, 112)      # grids differ now and then
+                target.observe(picture(number, *size), stamp_ns=number * 10**9)
+            else:
+                target.tell(words(model, int(rng.integers(4, 40)), number))
+            follow(tape.take())
+            if number % 8 == 5:
+                target.answer('Where is it now?', max_tokens=3, remember=False)
+                tape.take()
+                midway = []
+                target.evict = lambda to=midway: to.append(evict(target, reference.units))
+                target.answer('Where?', max_tokens=4, remember=True)
+                del target.evict
+                question, *said = tape.take()
+                reference.feed(question)
+                reference.settle(midway[0])
+                follow(said)
+    ids = words(model, 9, 0)
+    oracle.feed(text_tokens(model, ids))
+    assert np.abs(target.logits(ids).numpy() - oracle.logits).max() < 2e-4
+    assert target.stats().evictions >= 4

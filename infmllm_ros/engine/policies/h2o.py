@@ -28,7 +28,7 @@ from ..chunk import Chunk
 @dataclass
 class H2O(Policy):
     """
-    Keep the recent tokens and the older ones that all queries so far attended to most.
+    Keep the recent tokens and those that all queries so far attended to most.
 
     Source: H2O (arXiv 2306.14048), algorithm 1; released code: ``H2OKVCache_LayerWise``. With A
     the causal attention of every query i since the start of the stream,
