@@ -89,8 +89,8 @@ def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, settings: Settings
     Raises
     ------
     BudgetError
-        If the budget cannot hold system prompt, sinks, one frame and a question, or if its
-        positions would reach the model's context limit.
+        If the budget cannot hold system prompt, sinks, one frame and a question (or the text that
+        the policy keeps in any case), or if its positions would reach the model's context limit.
     """
     prompt, adapter = spec.adapter.prompt, spec.adapter
     prefix = max(len(prompt.prefix(settings.system_prompt)), policy.sinks)
@@ -100,8 +100,10 @@ def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, settings: Settings
     headroom = max(max(settings.chunk, frame) + probe,
                    question + settings.max_answer + len(prompt.reopen()))
     most = spec.context_limit - adapter.max_extent - headroom
-    least = prefix + frame + question
-    needs = f'system prompt and sinks {prefix}, one frame {frame}, a question {question} tokens'
+    text = max(question, policy.reserve)
+    least = prefix + frame + text
+    what = 'a question' if text == question else f'text ({policy.name})'
+    needs = f'system prompt and sinks {prefix}, one frame {frame}, {what} {text} tokens'
     per_slot = slot_bytes(spec, policy, torch.empty(0, dtype=dtype).element_size())
     if isinstance(policy.budget, str):
         budget = parse_bytes(policy.budget) // per_slot - headroom

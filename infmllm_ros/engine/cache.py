@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin, get_layer_types_and_kwargs
 
+from .chunk import Content
 from .errors import ModelError
 from .positions import FRAME, ledger, Mark, NO_FRAME, Slots
 from .rope import RopeMap, rotate
@@ -219,9 +220,9 @@ class StreamCache(Cache):
         weights.pop(NO_FRAME, None)
         return weights
 
-    def begin(self, chunk: Any, frame: int, windowed: bool) -> None:
+    def begin(self, chunk: Any, frame: int, stamp: int, windowed: bool) -> None:
         """Prepare every ledger for a chunk; nothing counts as held before :meth:`commit`."""
-        meta = ledger(chunk, self.seen, frame, self.mrope).to(self.slots[0].meta.device)
+        meta = ledger(chunk, self.seen, frame, stamp, self.mrope).to(self.slots[0].meta.device)
         for slots in self.slots:
             if windowed:
                 slots.window.zero_()
@@ -244,6 +245,12 @@ class StreamCache(Cache):
         self.evicted += slots.count - keep.shape[1] if slots is self.slots[0] else 0
         slots.compact(keep)
         self._rotate(slots, slots.repack())
+
+    def contents(self, slots: Slots) -> list[Content]:
+        """List what each layer of a selection group holds, as views of the buffers."""
+        return [Content(number, *(t[0, :, :slots.count]
+                                  for t in (layer.master, layer.keys, layer.values)))
+                for number, layer in enumerate(self.layers) if layer.slots is slots]
 
     def mark(self) -> tuple[int, int, list[Mark]]:
         """Remember this moment; valid until the next eviction."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -70,3 +70,12 @@ class Chunk:
     def __len__(self) -> int:
         """Count the tokens."""
         return self.ids.shape[0]
+
+
+class Content(NamedTuple):
+    """What one layer holds: its number, keys un-rotated and rotated, values; [Hkv, n, D] each."""
+
+    layer: int
+    plain: torch.Tensor
+    keys: torch.Tensor
+    values: torch.Tensor

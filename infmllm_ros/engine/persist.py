@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .models import StreamingModel
     from .session import StreamingSession
 
-FORMAT = 1
+FORMAT = 2
 COUNTERS = ('frames_seen', 'evictions', 'answers', '_chunks', '_first_stamp')
 
 

@@ -29,13 +29,13 @@ import torch
 from .chunk import Chunk, Kind
 from .rope import RopeMap
 
-# rows of the ledger; the last four place a token inside its frame and exist for M-RoPE only
-INDEX, FRAME, KIND, SEGMENT, ROW, COL, EXTENT = range(7)
-FIELDS = 7
+# rows of the ledger; the last two exist for M-RoPE only
+INDEX, FRAME, KIND, STAMP, ROW, COL, SEGMENT, EXTENT = range(8)
+FIELDS, PLAIN_FIELDS = 8, 6
 NO_FRAME = -1
 
 
-def ledger(chunk: Chunk, first: int, frame: int, mrope: bool) -> torch.Tensor:
+def ledger(chunk: Chunk, first: int, frame: int, stamp: int, mrope: bool) -> torch.Tensor:
     """
     Describe the tokens of a chunk: int64 [fields, 1, q].
 
@@ -46,12 +46,14 @@ def ledger(chunk: Chunk, first: int, frame: int, mrope: bool) -> torch.Tensor:
         Stream index of its first token.
     frame : int
         Ordinal of the frame it belongs to, or NO_FRAME.
+    stamp : int
+        When, in nanoseconds.
     mrope : bool
         Whether the fields that M-RoPE needs are wanted.
     """
     index = torch.arange(first, first + len(chunk))
-    out = torch.zeros(FIELDS if mrope else 3, 1, len(chunk), dtype=torch.long)
-    out[INDEX], out[FRAME] = index, frame
+    out = torch.zeros(FIELDS if mrope else PLAIN_FIELDS, 1, len(chunk), dtype=torch.long)
+    out[INDEX], out[FRAME], out[STAMP] = index, frame, stamp
     for place in chunk.markers:
         out[KIND, 0, place] = Kind.MARKER
     if mrope:
@@ -59,10 +61,10 @@ def ledger(chunk: Chunk, first: int, frame: int, mrope: bool) -> torch.Tensor:
     for span in chunk.spans:
         part = slice(span.start, span.start + span.rows * span.cols)
         out[KIND, 0, part] = Kind.VISION
+        cell = torch.arange(span.rows * span.cols)
+        out[ROW, 0, part], out[COL, 0, part] = cell // span.cols, cell % span.cols
         if mrope:
-            cell = torch.arange(span.rows * span.cols)
             out[SEGMENT, 0, part], out[EXTENT, 0, part] = first + span.start, span.extent
-            out[ROW, 0, part], out[COL, 0, part] = cell // span.cols, cell % span.cols
     return out
 
 
@@ -78,7 +80,7 @@ def pack(meta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Parameters
     ----------
     meta : torch.Tensor
-        Ledger, int64 [7, G, n].
+        Ledger, int64 [8, G, n].
 
     Returns
     -------
@@ -143,7 +145,8 @@ class Slots:
         self.groups, self.capacity, self.layers = groups, capacity, layers
         self.rope, self.span, self.dtype, self.reduce = rope, span, dtype, reduce
         self.meta = torch.zeros(
-            FIELDS if rope.mrope else 3, groups, capacity, dtype=torch.long, device=device)
+            FIELDS if rope.mrope else PLAIN_FIELDS, groups, capacity, dtype=torch.long,
+            device=device)
         self.state = torch.zeros(channels, groups, capacity, device=device)
         self.window = torch.zeros(groups, capacity, device=device)
         self.evidence = torch.zeros(groups, capacity, device=device)

@@ -35,7 +35,7 @@ from .decode import Sampling
 from .errors import ContextFull, ModelError, QuestionError
 from .models import StreamingModel
 from .policies import Policy, Role, View
-from .positions import FRAME, INDEX, KIND, NO_FRAME
+from .positions import COL, FRAME, INDEX, KIND, NO_FRAME, ROW, STAMP
 from .rope import RopeMap
 
 EVIDENCE = 8  # frames named by an answer
@@ -130,11 +130,12 @@ class StreamingSession:
             self.model.model, image, max(0, stamp_ns - first) / 1e9, camera)
         encoded = perf_counter()
         self._admit(len(chunk))
-        self.feed(chunk, Role.FRAME, frame=self.frames_seen)
+        frame = Frame(self.frames_seen, stamp_ns, camera)
+        self.feed(chunk, Role.FRAME, frame=frame)
         self.timings['vision_s'] = encoded - start
         self.timings['prefill_s'] = perf_counter() - encoded
         self._first_stamp = first
-        self.newest = self.frames[self.frames_seen] = Frame(self.frames_seen, stamp_ns, camera)
+        self.newest = self.frames[self.frames_seen] = frame
         self.frames_seen += 1
         self._after()
 
@@ -281,7 +282,7 @@ class StreamingSession:
     # ---- the pass over the cache, for Asking
 
     @torch.no_grad()
-    def feed(self, chunk: Chunk, role: Role, *, frame: int = NO_FRAME, logits: int = 0,
+    def feed(self, chunk: Chunk, role: Role, *, frame: Frame | None = None, logits: int = 0,
              evidence: bool = False, commit: bool = True) -> torch.Tensor | None:
         """
         Prefill a chunk; the memory changes only if the whole pass succeeds.
@@ -291,8 +292,8 @@ class StreamingSession:
         chunk : Chunk
         role : Role
             Why it enters: the policy chooses its window by it.
-        frame : int
-            Ordinal of its frame.
+        frame : Frame or None
+            The frame that it is; what is none is stamped with the newest one's stamp.
         logits : int
             How many of the last tokens' logits are wanted.
         evidence : bool
@@ -306,9 +307,13 @@ class StreamingSession:
             [logits, vocab].
         """
         cache, device = self.cache, self.model.device
-        rows = self.policy.asks(role, chunk)
+        # a choice that is only looked at has no vote: it is not part of the stream
+        counts = commit or role is Role.PROBE
+        rows = self.policy.asks(role, chunk) if counts else None
         rows = None if rows is None or not len(rows) else rows.to(device)
-        cache.begin(chunk, frame, rows is not None)
+        moment = frame or self.newest
+        cache.begin(chunk, frame.ordinal if frame else NO_FRAME,
+                    moment.stamp_ns if moment else 0, rows is not None)
         shape = (3, 1, len(chunk)) if cache.mrope else (1, len(chunk))
         inputs: dict[str, Any] = {
             'input_ids': chunk.ids.to(device)[None], 'past_key_values': cache, 'use_cache': True,
@@ -353,8 +358,10 @@ class StreamingSession:
             if slots.count > budget or self.policy.eager:
                 held = slots.count
                 self.cache.compact(slots, self.policy.select(View(
-                    held, budget, min(protected, held), slots.held(INDEX), slots.held(FRAME),
-                    slots.held(KIND), slots.state[:, :, :held], group)))
+                    held, budget, min(protected, held),
+                    *map(slots.held, (INDEX, FRAME, KIND, STAMP, ROW, COL)),
+                    slots.state[:, :, :held], group, len(self.cache.layers),
+                    self.cache.contents(slots) if self.policy.reads else ())))
                 if slots.count < held and slots is self.cache.slots[0]:
                     self.evictions += 1
                     self.timings['evict_s'] = perf_counter() - start

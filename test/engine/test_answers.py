@@ -17,9 +17,10 @@
 import threading
 
 from infmllm_ros.engine import QuestionError, QuestionTooLong
+from keepers import keep_streaming_llm
 import numpy as np
 import pytest
-from references import keep_streaming_llm, TinyLlama
+from references import TinyLlama
 from tape import Tape, text_tokens
 import torch
 from zoo import changed, FAMILIES, load, picture, plain, session, SIGHTED, words

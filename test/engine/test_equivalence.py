@@ -17,6 +17,7 @@
 import pytest
 from tape import generate_plainly, plain_inputs, Shown, Tape
 import torch
+import zoo
 from zoo import changed, FAMILIES, load, picture, plain, POLICIES, ROPES, session, words
 
 TOLERANCE = 1e-4  # float32, on logits of scale 1 to 10
@@ -47,7 +48,7 @@ def tell(target, parts):
 def test_logits_are_those_of_one_plain_forward_pass(family, row):
     model = load(family)
     parts = stream(model)
-    target = session(family, row, 700, fields={'frames': 9} if row == 'recent_frames' else None)
+    target = session(family, row, 700, fields=zoo.WIDE.get(row))
     tell(target, parts)
     asked = words(model, 40, 9)
     found = target.logits(asked).float()

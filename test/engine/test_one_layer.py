@@ -21,7 +21,7 @@ import torch
 import zoo
 from zoo import FAMILIES, load, ONE_HEAD, ONE_LAYER, plain, POLICIES, session, show, words
 
-TOLERANCE = {'float32': 1e-4, 'bfloat16': 0.15}
+TOLERANCE = {'float32': 1e-5, 'bfloat16': 0.15}
 
 
 def live(family, row, dtype='float32', changes=None):
@@ -92,6 +92,18 @@ def test_half_precision_does_not_drift_over_many_evictions(family):
     found = target.logits(ids).float()
     assert torch.isfinite(found).all()
     assert (found - expected).abs().max() <= TOLERANCE['bfloat16']
+
+
+@pytest.mark.parametrize('row', ['saddle', 'h2o', 'streaming_vlm', 'infinipot_v'])
+@pytest.mark.parametrize('family', ['smolvlm', 'qwen2_5_vl'])
+def test_half_precision_is_as_good_whoever_chooses(family, row):
+    target, stream, changes = live(family, row, 'bfloat16')
+    kept = [stream[index] for index in target.kept(0)[0].tolist()]
+    model = load(family, changes, 'bfloat16')
+    ids = words(model, 12, 99)
+    expected = logits_plainly(
+        plain(family, changes, 'bfloat16'), kept + text_tokens(model, ids))[-12:]
+    assert (target.logits(ids).float() - expected).abs().max() <= TOLERANCE['bfloat16']
 
 
 @pytest.mark.parametrize('rope', zoo.ROPES)

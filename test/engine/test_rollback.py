@@ -69,11 +69,12 @@ def test_a_cancelled_or_abandoned_answer_leaves_no_trace(family, row, tmp_path):
     before = memory(target, tmp_path)
     whole = target.answer('Where is the cup?', max_tokens=12)
     asking = target.ask('Where is the cup?', max_tokens=12)
-    next(iter(asking))
+    first = next(iter(asking))
     asking.cancel()
     list(asking)
-    assert asking.answer.finish == 'cancelled'
-    assert asking.answer.tokens < whole.tokens
+    if first != whole.text:     # noise may be no character before its last token
+        assert asking.answer.finish == 'cancelled'
+        assert asking.answer.tokens < whole.tokens
     assert same(memory(target, tmp_path), before)
     for _ in target.ask('Where is the cup?', max_tokens=12):
         break  # the generator is dropped here

@@ -20,17 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from infmllm_ros.engine import make_policy
 from infmllm_ros.engine.policies import View
+from keepers import keep_random, keep_recent_frames, keep_streaming_llm, SaddleReference
 import numpy as np
 import pytest
-from references import (
-    keep_random,
-    keep_recent_frames,
-    keep_streaming_llm,
-    logits_plainly,
-    OneLayer,
-    SaddleReference,
-    TinyLlama,
-)
+from references import logits_plainly, OneLayer, TinyLlama
 from tape import frame_tokens, Tape, text_tokens
 import torch
 from zoo import changed, load, ONE_LAYER, picture, plain, session, words
@@ -160,7 +153,7 @@ def test_what_random_keeps_is_a_uniform_sample_of_the_whole_past():
         held = torch.zeros(300, count)
         for seed in range(len(held)):
             policy = make_policy('random', budget=budget, sinks=0, recent=0, seed=seed)
-            view = View(count, budget, 0, index, index, index, torch.empty(0))
+            view = View(count, budget, 0, *[index] * 6, torch.empty(0))
             held[seed, policy.select(view)[0]] = 1
         assert (held.sum(1) == budget).all()
         share = held.mean(0).view(bins, -1).mean(1)     # of 40 tokens in 300 draws
@@ -206,12 +199,6 @@ def replay(reference, chunks, guidance=()):
             reference.feed(chunk)
 
 
-def judge(target, reference):
-    """Compare what the session kept with what the reference allows."""
-    reference.settle({
-        (layer, group): target.kept(layer)[group].tolist() for layer, group in reference.units})
-
-
 def stream_saddle(family, changes, oracle, case, budget, steps=14, seed=0):
     """
     Run a session and its reference side by side over frames, words and questions.
@@ -243,7 +230,7 @@ def stream_saddle(family, changes, oracle, case, budget, steps=14, seed=0):
             assert len(chunks) == 1 + (
                 bool(guidance) and (number + 1) % fields['probe_every'] == 0)
             replay(reference, chunks, guidance)
-            judge(target, reference)
+            reference.judge(target)
             if number % 5 == 4:
                 before = [target.kept(layer) for layer in range(oracle.layers)]
                 target.answer('Where is it now?', max_tokens=3, remember=False)
@@ -293,7 +280,7 @@ def test_a_remembered_question_chooses_with_all_its_tokens(case):
         for number in range(10):
             target.tell(words(model, 30, number))
             replay(reference, tape.take())
-            judge(target, reference)
+            reference.judge(target)
             if number % 2:
                 target.answer(f'Where is cup {number}?', max_tokens=4, remember=True)
                 question, *decoded, close = tape.take()
@@ -301,7 +288,7 @@ def test_a_remembered_question_chooses_with_all_its_tokens(case):
                 reference.evict()  # before the answer
                 for chunk in (*decoded, close):
                     reference.feed(chunk, score=False)
-                judge(target, reference)
+                reference.judge(target)
     assert target.stats().evictions >= 8
 
 

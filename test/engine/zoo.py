@@ -44,9 +44,19 @@ POLICIES = {
         'saddle', {'scope': 'layer', 'window': 'chunk', 'age': 'stream', 'recent': 24}),
     'saddle_probe': ('saddle', {'window': 'probe', 'probe': 'What now?', 'probe_every': 2}),
     'streaming_llm': ('streaming_llm', {'sinks': 4}),
+    'streaming_vlm': (
+        'streaming_vlm', {'text_sink': 16, 'text_window': 40, 'vision_window': 3.0}),
+    'infinipot_v': ('infinipot_v', {'scope': 'head'}),
+    'h2o': ('h2o', {'scope': 'head'}),
     'recent_frames': ('recent_frames', {'frames': 3}),
     'random': ('random', {'seed': 3}),
     'full': ('full', {}),
+}
+
+# fields of policies that evict within their budget, with which they do not
+WIDE = {
+    'recent_frames': {'frames': 99},
+    'streaming_vlm': {'text_sink': 0, 'text_window': 500, 'vision_window': 1e6},
 }
 
 ROPES = {  # every 1-D scaling that a Llama configuration takes

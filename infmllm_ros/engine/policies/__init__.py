@@ -21,17 +21,23 @@ from typing import Any
 
 from .base import option, parse_bytes, Policy, Role, View
 from .full import Full
+from .h2o import H2O
+from .infinipot_v import InfiniPotV
 from .random import Random
 from .recent_frames import RecentFrames
 from .saddle import Saddle
 from .streaming_llm import StreamingLLM
+from .streaming_vlm import StreamingVLM
 from ..errors import PolicyError
 
 POLICIES: dict[str, type[Policy]] = {
-    policy.name: policy for policy in (Saddle, StreamingLLM, RecentFrames, Random, Full)}
+    policy.name: policy for policy in (
+        Saddle, StreamingLLM, H2O, StreamingVLM, InfiniPotV, RecentFrames, Random,
+        Full)}
 
-__all__ = ['Full', 'make_policy', 'option', 'parse_bytes', 'POLICIES', 'Policy', 'Random',
-           'RecentFrames', 'Role', 'Saddle', 'StreamingLLM', 'View']
+__all__ = ['Full', 'H2O', 'InfiniPotV', 'make_policy', 'option', 'parse_bytes', 'POLICIES',
+           'Policy', 'Random', 'RecentFrames', 'Role', 'Saddle', 'StreamingLLM', 'StreamingVLM',
+           'View']
 
 
 def make_policy(name: str, budget: int | str | None = None, **options: Any) -> Policy:

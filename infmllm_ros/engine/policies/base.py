@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from ..chunk import Chunk
+from ..chunk import Chunk, Content
 from ..errors import PolicyError
 
 _UNITS = {'KIB': 2 ** 10, 'MIB': 2 ** 20, 'GIB': 2 ** 30,
@@ -111,10 +111,19 @@ class View:
         That many leading slots stay in any case: the system prompt and the sinks.
     index, frame, kind : torch.Tensor
         Stream index, frame ordinal (-1: none) and kind of each token, int64 [G, n].
+    stamp : torch.Tensor
+        When its frame was taken, in nanoseconds; for text, that of the newest frame before it,
+        and 0 before the first. int64 [G, n].
+    row, col : torch.Tensor
+        Where a vision token stands in the grid of its frame; 0 for text. int64 [G, n].
     state : torch.Tensor
         The policy's running numbers, fp32 [channels, G, n].
     group : int
         Which of the cache's selection groups this is.
+    depth : int
+        Layers of the model.
+    contents : sequence of Content
+        Keys and values of the group's layers, for a policy that `reads` them.
     """
 
     count: int
@@ -123,8 +132,13 @@ class View:
     index: torch.Tensor
     frame: torch.Tensor
     kind: torch.Tensor
+    stamp: torch.Tensor
+    row: torch.Tensor
+    col: torch.Tensor
     state: torch.Tensor
     group: int = 0
+    depth: int = 1
+    contents: Sequence[Content] = ()
 
 
 @dataclass
@@ -143,6 +157,8 @@ class Policy:
     channels: ClassVar[int] = 0          # running numbers kept with each token
     sinks: ClassVar[int] = 0             # first tokens of the stream that always stay
     eager: ClassVar[bool] = False        # choose after every chunk, also under budget
+    reserve: ClassVar[int] = 0           # tokens of text that the budget must hold with a frame
+    reads: ClassVar[bool] = False        # chooses by keys and values
     refuses: ClassVar[bool] = False      # never evicts: a chunk over budget is refused
     probe: ClassVar[str] = ''            # guidance text to run before choosing; '' for none
     probe_every: ClassVar[int] = 1       # chunks between two probes
