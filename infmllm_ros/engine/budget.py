@@ -130,6 +130,11 @@ def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, settings: Settings
         raise BudgetError(
             f'budget {budget} and its headroom of {headroom} reach the context limit '
             f'{spec.context_limit} of {spec.name}: the largest budget that works is {most}')
+    flex = settings.prefill
+    if flex is not None and budget + settings.chunk < flex.min_held:
+        raise BudgetError(
+            f'budget {budget} and chunk {settings.chunk} never hold the {flex.min_held} tokens '
+            '(min_held) from which prefill flex computes less: raise them, or prefill densely')
     return Plan(budget, budget + headroom)
 
 

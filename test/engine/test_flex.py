@@ -25,7 +25,7 @@ import torch
 from zoo import changed, load, ONE_LAYER, session, show, words
 
 TOLERANCE = 1e-5
-SMALL = {'block': 16, 'min_budget': 16, 'min_chunk': 32, 'dense_above': 1.0}
+SMALL = {'block': 16, 'min_budget': 16, 'min_chunk': 32, 'min_held': 32, 'dense_above': 1.0}
 # name -> H, Hkv, D, held, queries: square and over a cache; whole and ragged at either end
 SHAPES = {
     'square': (2, 2, 16, 256, 256), 'ragged': (6, 2, 16, 203, 203),
@@ -290,6 +290,12 @@ def test_short_chunks_are_dense(used):
     assert not used
     target.tell(words(load('llama'), 32, 0))
     assert used
+    used.clear()
+    target = session('llama', 'full', 900, chunk=96, prefill=replace(FLEX, min_held=200))
+    target.tell(words(load('llama'), 150, 0))
+    assert not used
+    target.tell(words(load('llama'), 90, 0))
+    assert used
     dense = session('llama', 'full', 900, chunk=96)
     assert dense.settings.prefill is None
 
@@ -298,7 +304,7 @@ def test_a_long_text_of_a_deep_model_stays_near_dense(used):
     changes = changed(num_hidden_layers=1, max_position_embeddings=8192)
     told, asked = words(load('llama', changes), 1500, 1), words(load('llama', changes), 8, 2)
     logits = {}
-    for name, prefill in (('dense', 'dense'), ('flex', FlexPrefill(gamma=0.99))):
+    for name, prefill in (('dense', 'dense'), ('flex', FlexPrefill(gamma=0.99, min_held=1024))):
         target = session('llama', 'full', 4000, changes=changes, chunk=2000, prefill=prefill)
         target.tell(told)
         logits[name] = target.logits(asked).float()
@@ -329,3 +335,5 @@ def test_a_wrong_prefill_is_refused(given, told):
 def test_chunks_that_would_never_be_sparse_are_refused():
     with pytest.raises(BudgetError, match='chunk is 256.*1024.*raise chunk'):
         session('llama', 'full', 900, prefill='flex')
+    with pytest.raises(BudgetError, match='900.*1024.*4096.*raise them'):
+        session('llama', 'full', 900, prefill='flex', chunk=1024)

@@ -59,13 +59,13 @@ class FlexPrefill:
       The released code computes `one`; `both`, the default, loses no query's share.
     * `min_budget`: the released code takes 1024 tokens, for prompts of 128 thousand. Of 8,192
       tokens that would be half of all blocks; 256 keeps sinks and neighbourhood.
-    * `min_chunk`: choosing costs as much as one block of queries does. In a chunk of 8 blocks it
-      is an eighth, beyond that it seldom pays.
-    * `dense_above`: gathering blocks for one row after another costs more than skipping the rest
-      saves when a head wants most of them.
+    * `min_chunk`, `min_held`: choosing costs as much as one block of queries does, so a chunk of 8
+      blocks pays an eighth for it; and of 2,048 tokens the fewest blocks are already half of all,
+      which dense computes sooner (of 4,096, a third, which it does not).
+    * `dense_above`: a gathered block costs about 1.5 times what it costs in a dense head.
 
     ``FlexPrefill(count='tokens', slash='one', min_budget=1024, dense_above=1)`` chooses as the
-    released code does.
+    released code does, wherever blocks are whole.
     """
 
     name: ClassVar[str] = 'flex'
@@ -80,11 +80,13 @@ class FlexPrefill:
                              '0 = no limit', low=0)
     block: int = option(128, '[tokens] side of a block', low=16, high=1024)
     min_chunk: int = option(1024, '[tokens] shorter chunks are computed densely', low=2)
+    min_held: int = option(4096, '[tokens] while fewer are held, the chunk included, it is '
+                           'computed densely', low=2)
     count: str = option('blocks', 'what is counted until it holds gamma of the attention',
                         choices=('blocks', 'tokens'))
     slash: str = option('both', 'how many of the two blocks that a diagonal crosses are taken',
                         choices=('both', 'one'))
-    dense_above: float = option(0.7, 'share of the blocks above which a head computes all',
+    dense_above: float = option(0.6, 'share of the blocks above which a head computes all',
                                 low=0, high=1)
     backend: str = option('auto', 'how blocks are computed; auto is flex_attention on a GPU and '
                           'gather elsewhere', choices=('auto', *sparse.BACKENDS))
@@ -96,7 +98,7 @@ class FlexPrefill:
 
     def suits(self, queries: int, held: int) -> bool:
         """Tell whether a chunk of `queries` of all `held` tokens is worth choosing for."""
-        return queries >= self.min_chunk and held > max(2 * self.block, self.min_budget)
+        return queries >= self.min_chunk and held >= self.min_held
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float,
                ) -> torch.Tensor:
