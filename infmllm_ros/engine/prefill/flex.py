@@ -58,7 +58,7 @@ class FlexPrefill:
     * `slash`: a diagonal crosses two blocks of every row but when it runs through the corners.
       The released code computes `one`; `both`, the default, loses no query's share.
     * `min_budget`: the released code takes 1024 tokens, for prompts of 128 thousand. Of 8,192
-      tokens that would be half of all blocks; 256 keeps sinks and neighbourhood.
+      tokens that can be nearly half of all blocks; 256 keeps sinks and neighbourhood.
     * `min_chunk`, `min_held`: choosing costs as much as one block of queries does, so a chunk of 8
       blocks pays an eighth for it; and of 2,048 tokens the fewest blocks are already half of all,
       which dense computes sooner (of 4,096, a third, which it does not).
