@@ -84,6 +84,17 @@ def streaming() -> Iterator[None]:
         _ACTIVE.reset(token)
 
 
+class Sparse(Protocol):
+    """What a pass asks of a way to compute less than the whole attention of a chunk."""
+
+    def suits(self, queries: int, held: int) -> bool:
+        """Tell whether a chunk of `queries`, of all `held` tokens, is to be computed so."""
+
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float,
+               ) -> torch.Tensor:
+        """Attend: query [H, q, D], key and value [Hkv, K, D] -> [H, q, D]."""
+
+
 class Pass:
     """
     One forward pass of a chunk over the cache.
@@ -97,10 +108,14 @@ class Pass:
         slots.
     evidence : bool
         Whether the last query's attention counts as evidence of an answer.
+    sparse : Sparse or None
+        How long chunks are computed; None: like all others. Window and evidence are exact in
+        either case.
     """
 
-    def __init__(self, cache: Any, rows: torch.Tensor | None, evidence: bool) -> None:
-        self.cache, self.rows, self.evidence = cache, rows, evidence
+    def __init__(self, cache: Any, rows: torch.Tensor | None, evidence: bool,
+                 sparse: Sparse | None = None) -> None:
+        self.cache, self.rows, self.evidence, self.sparse = cache, rows, evidence, sparse
         self._masks: dict[tuple[int, int], torch.Tensor] = {}
 
     def attend(self, module: nn.Module, query: torch.Tensor, key: torch.Tensor,
@@ -131,6 +146,9 @@ class Pass:
         if queries == 1 or self.rows is not None and len(self.rows) == queries:
             return self._attend_openly(layer.slots, query, key, value, scaling)
         self._collect_rows(layer, query, key, scaling)
+        # a layer that only sees a window of its own has nothing to skip
+        if self.sparse and not layer.is_sliding and self.sparse.suits(queries, held):
+            return self.sparse.attend(query[0], key[0], value[0], scaling).transpose(0, 1)[None]
         groups = query.shape[1] // key.shape[1]
         if groups > 1 and query.is_cuda:
             # with a mask, CUDA's grouped-query path is the slow math kernel

@@ -26,6 +26,7 @@ from .errors import BudgetError
 from .models import ModelSpec, pick_device, pick_dtype
 from .policies import parse_bytes, Policy
 from .positions import FIELDS
+from .prefill import FlexPrefill, make_prefill
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Settings:
         Tokens kept free for a question (its turn tokens included) and for its answer.
     chunk : int
         Tokens of text prefilled at a time.
+    prefill : FlexPrefill or None
+        How chunks are computed; also its fields, or the name 'dense' or 'flex'.
     """
 
     system_prompt: str = ''
@@ -50,12 +53,19 @@ class Settings:
     max_question: int = 256
     max_answer: int = 256
     chunk: int = 256
+    prefill: FlexPrefill | None = None
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Check the ranges, and read `prefill`."""
+        prefill = make_prefill(self.prefill)
+        object.__setattr__(self, 'prefill', prefill)
         for name in ('max_question', 'max_answer', 'chunk'):
             if getattr(self, name) < 1:
                 raise BudgetError(f'{name} is {getattr(self, name)}, must be at least 1 token')
+        if prefill is not None and self.chunk < prefill.min_chunk:
+            raise BudgetError(
+                f'chunk is {self.chunk}, must be at least min_chunk {prefill.min_chunk} of '
+                'prefill flex, which would never be used: raise chunk to some thousands')
 
 
 @dataclass(frozen=True)
@@ -122,6 +132,11 @@ def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, settings: Settings
         raise BudgetError(
             f'budget {budget} and its headroom of {headroom} reach the context limit '
             f'{spec.context_limit} of {spec.name}: the largest budget that works is {most}')
+    flex = settings.prefill
+    if flex is not None and budget + settings.chunk < flex.min_held:
+        raise BudgetError(
+            f'budget {budget} and chunk {settings.chunk} never hold the {flex.min_held} tokens '
+            '(min_held) from which prefill flex computes less: raise them, or prefill densely')
     return Plan(budget, budget + headroom)
 
 

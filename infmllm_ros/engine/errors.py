@@ -24,7 +24,7 @@ class ModelError(EngineError, ValueError):
 
 
 class PolicyError(EngineError, ValueError):
-    """An unknown policy, an unknown field of one, or a value out of its range."""
+    """An unknown policy or way to prefill, an unknown field of one, or a value out of range."""
 
 
 class BudgetError(EngineError, ValueError):

@@ -318,7 +318,7 @@ class StreamingSession:
         inputs: dict[str, Any] = {
             'input_ids': chunk.ids.to(device)[None], 'past_key_values': cache, 'use_cache': True,
             'position_ids': torch.zeros(shape, dtype=torch.long, device=device),
-            'stream': Pass(cache, rows, evidence)}
+            'stream': Pass(cache, rows, evidence, self.settings.prefill)}
         if chunk.features is not None:
             inputs['mm_encoder_outputs'] = chunk.features
         past, out = cache.count, None

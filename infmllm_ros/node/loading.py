@@ -61,7 +61,9 @@ def open_session(settings: Any, log: Callable[[str], None]) -> StreamingSession:
     policy = make_policy(settings.policy, budget=budget, **settings.policy_fields)
     room = {'system_prompt': settings.system_prompt,
             'max_question': settings.max_question_tokens,
-            'max_answer': settings.max_answer_tokens}
+            'max_answer': settings.max_answer_tokens,
+            'chunk': settings.chunk_tokens,
+            'prefill': settings.flex_fields if settings.prefill == 'flex' else None}
     check_budget(spec, policy, device=settings.device, dtype=settings.dtype, **room)
     log(f'loading {settings.model} ({settings.device}, {settings.dtype})')
     start = time.monotonic()

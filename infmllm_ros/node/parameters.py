@@ -28,7 +28,7 @@ from difflib import get_close_matches
 import textwrap
 from typing import Any
 
-from infmllm_ros.engine import POLICIES
+from infmllm_ros.engine import FlexPrefill, POLICIES
 
 START = 'start'  # read once, when the process starts
 CONFIGURE = 'configure'  # read by configure: may change while the node is unconfigured
@@ -124,6 +124,7 @@ def _yaml(value: Any) -> str:
     return repr(value)
 
 
+PREFILLS = ('dense', FlexPrefill.name)
 _OPTIONS = (
     # The model.
     Option('model', '', 'Checkpoint: a folder in the Hugging Face format, or a name on the hub. '
@@ -147,6 +148,12 @@ _OPTIONS = (
     Option('remember', False, 'Whether question and answer stay in the memory, as in a '
            'conversation; false puts the memory back as it was before the question.',
            changes=LIVE),
+    Option('chunk_tokens', 256, '[tokens] Most of a text that enters the memory in one pass; '
+           'room for it is kept beside the budget.', 1, 1048576),
+    Option('prefill', 'dense', 'Whether a long chunk computes all of its attention or, with '
+           'flex, the blocks that matter. flex needs chunk_tokens of flex.min_chunk or more, '
+           'some thousands to be worth it; its fields are the parameters that start with flex.',
+           choices=PREFILLS),
     # Questions and answers.
     Option('max_question_tokens', 256, '[tokens] Longest question; room for it is kept beside '
            'the budget.', 8, 65536),
@@ -179,23 +186,29 @@ _OPTIONS = (
 )
 
 
-def policy_options() -> tuple[Option, ...]:
-    """List the fields of every policy as parameters ``<policy>.<field>``."""
+_GROUPS: dict[str, type] = {**POLICIES, FlexPrefill.name: FlexPrefill}
+
+
+def group_options() -> tuple[Option, ...]:
+    """List the fields of every policy, and of flex, as parameters ``<group>.<field>``."""
     return tuple(
         Option(f'{name}.{f.name}', f.default, f.metadata['doc'][:1].upper()
                + f.metadata['doc'][1:] + '.', f.metadata['low'], f.metadata['high'],
                tuple(f.metadata['choices'] or ()))
-        for name, policy in POLICIES.items() for f in fields(policy) if f.name != 'budget')
+        for name, group in _GROUPS.items() for f in fields(group) if f.name != 'budget')
 
 
-TABLE: dict[str, Option] = {o.name: o for o in (*_OPTIONS, *policy_options())}
+TABLE: dict[str, Option] = {o.name: o for o in (*_OPTIONS, *group_options())}
 
 Settings = make_dataclass(
     'Settings',
     [*((o.name, type(o.default), o.default) for o in _OPTIONS),
-     ('policy_fields', dict, field(default_factory=dict))],
+     ('policy_fields', dict, field(default_factory=dict)),
+     ('flex_fields', dict, field(default_factory=dict))],
     frozen=True)
-Settings.__doc__ = """The parameters at one moment; `policy_fields` are the chosen policy's."""
+Settings.__doc__ = """
+The parameters at one moment; `policy_fields` are the chosen policy's, `flex_fields` those of flex.
+"""
 
 
 def declare(node: Any) -> None:
@@ -279,11 +292,14 @@ def check(node: Any) -> None:
 def snapshot(node: Any) -> Settings:
     """Read all parameters of a node into one frozen object."""
     values = {name: node.get_parameter(name).value for name in TABLE}
-    prefix = values['policy'] + '.'
+
+    def group(name: str) -> dict[str, Any]:
+        return {key[len(name) + 1:]: value for key, value in values.items()
+                if key.startswith(name + '.')}
+
     return Settings(
         **{o.name: values[o.name] for o in _OPTIONS},
-        policy_fields={name[len(prefix):]: value for name, value in values.items()
-                       if name.startswith(prefix)})
+        policy_fields=group(values['policy']), flex_fields=group(FlexPrefill.name))
 
 
 _HEAD = """\
@@ -315,11 +331,12 @@ def render() -> str:
     lines = [_HEAD]
     for option in _OPTIONS:
         lines += ['', *_entry(option, option.name, ' ' * 4)]
-    for name, policy in POLICIES.items():
-        options = [o for o in policy_options() if o.name.startswith(name + '.')]
+    for name, group in _GROUPS.items():
+        options = [o for o in group_options() if o.name.startswith(name + '.')]
         if options:
-            summary = (policy.__doc__ or '').strip().splitlines()[0]
-            lines += ['', f'    # Policy {name}: {summary}', f'    {name}:']
+            summary = (group.__doc__ or '').strip().splitlines()[0]
+            kind = 'Policy' if name in POLICIES else 'Prefill'
+            lines += ['', f'    # {kind} {name}: {summary}', f'    {name}:']
         for option in options:
             lines += _entry(option, option.name[len(name) + 1:], ' ' * 6)
     return '\n'.join(lines) + '\n' + _TAIL

@@ -17,7 +17,7 @@
 from dataclasses import fields, FrozenInstanceError
 from pathlib import Path
 
-from infmllm_ros.engine import make_policy, POLICIES
+from infmllm_ros.engine import FlexPrefill, make_policy, POLICIES
 from infmllm_ros.node import parameters
 from infmllm_ros.node.parameters import Option, ParameterError, Settings, TABLE
 import pytest
@@ -70,6 +70,12 @@ def test_every_hyper_parameter_of_every_policy_is_a_parameter():
 def test_the_settings_make_every_policy(policy):
     settings = parameters.snapshot(Node(policy=policy))
     assert make_policy(settings.policy, budget=500, **settings.policy_fields).budget == 500
+
+
+def test_the_settings_make_the_prefill():
+    settings = parameters.snapshot(Node(flex__gamma=0.9, flex__slash='one'))
+    assert settings.prefill == 'dense'
+    assert FlexPrefill(**settings.flex_fields) == FlexPrefill(gamma=0.9, slash='one')
 
 
 def test_settings_are_a_frozen_copy():
