@@ -17,14 +17,14 @@
 from dataclasses import replace
 import random
 
-from infmllm_ros.bundled.scenes import KEYS
+from infmllm_ros.bundled.scenes import KEYS, TOPICS
 from infmllm_ros.engine import load_model, make_policy, StreamingSession
 import numpy as np
 import pytest
 import torch
 
 from training.clips import Writer
-from training.eyes import look
+from training.eyes import FACTS, look, SORTS, truths
 from training.lessons import MemoryLesson, noise_runs, Phase, Score
 from training.model import make_config, make_model, make_tokenizer, write_folder
 from training.runs import render_run
@@ -198,6 +198,23 @@ def test_evidence_of_an_answer_is_the_newest_telling_and_what_is_said_points_at_
                     assert found and {text[i] for i in found} == {word}
                     assert says[-1] < found[0] <= says[-1] + 4
     assert told > 20 and len(kinds) > 20
+
+
+def test_every_visible_fact_has_a_token_of_its_own_and_its_truth_is_that_of_the_scene():
+    for kind, topics in TOPICS.items():
+        visible = {topic.name for topic in topics if topic.kind == 'now' and topic.name != 'where'}
+        assert {name for world, name, _ in FACTS if world == kind} == visible
+        taken = [(token, sort) for (world, _, sort), (token, _) in FACTS.items() if world == kind]
+        assert len(taken) == len(set(taken))
+        run = render_run(kind, 5, 60, 48)
+        for row, shown in zip(truths(run), run.now, strict=True):
+            said = {}
+            for truth, (world, name, sort) in zip(row, FACTS, strict=True):
+                assert (truth == -100) == (world != kind)
+                if world == kind:
+                    said.setdefault(name, []).append(SORTS[sort][truth - 1] if truth else 'none')
+            assert all(set(words) == {'none'} if shown[name] == 'none'
+                       else ' '.join(words) == shown[name] for name, words in said.items())
 
 
 def test_training_resumes_where_it_stopped(tmp_path):

@@ -19,16 +19,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from infmllm_ros.bundled.scenes.words import NONE, TOPICS
+from infmllm_ros.bundled.scenes.words import (
+    AHEAD,
+    COLOURS,
+    NONE,
+    NUMBERS,
+    PLACES,
+    SHAPES,
+    THINGS,
+)
 import numpy as np
 import torch
 from torch import nn
 
-from .runs import names, Run
+from .runs import Run
 
-FACTS: dict[tuple[str, str], tuple[str, ...]] = {
-    (kind, name): topic.choices for kind, topics in TOPICS.items() for topic in topics
-    if topic.kind == 'now' and topic.members == ('',) for name in names(topic)}
+HANDS = ('open', 'closed', 'holding')
+
+SORTS: dict[str, tuple[str, ...]] = {
+    'colour': COLOURS, 'shape': SHAPES, 'number': NUMBERS, 'thing': THINGS, 'ahead': AHEAD,
+    'place': PLACES, 'hand': HANDS}
+"""Sorts of words that a token may stand for; what is the same sort is read the same way."""
+
+SEEN_BY: dict[str, tuple[dict[str, tuple[str, ...]], ...]] = {
+    'drive': ({'light': ('colour',), 'left': ('thing',)}, {'sign': ('number',)},
+              {'ahead': ('ahead',), 'vehicle': ('colour',)},
+              {'cones': ('number',), 'right': ('thing',)}),
+    'bench': ({'left': ('colour', 'shape'), 'gripper_at': ('place',)},
+              {'middle': ('colour', 'shape'), 'gripper': ('hand',)},
+              {'right': ('colour', 'shape'), 'count': ('number',)},
+              {'hold': ('colour', 'shape')})}
+"""World -> for each vision token the facts it is to show, word by word: one of a sort."""
+
+FACTS: dict[tuple[str, str, str], tuple[int, int]] = {
+    (kind, name, sort): (token, place) for kind, tokens in SEEN_BY.items()
+    for token, facts in enumerate(tokens) for name, sorts in facts.items()
+    for place, sort in enumerate(sorts)}
+"""World, fact, sort -> its vision token, and which word of the answer it is."""
 
 NONE_WEIGHT = .3
 
@@ -55,30 +82,26 @@ def look(model: Any, images: torch.Tensor) -> torch.Tensor:
 
 class Eyes(nn.Module):
     """
-    The classifiers, which are thrown away afterwards: fact -> logits of its answers.
+    The classifiers, which are thrown away afterwards: vision token -> logits of a sort of words.
 
-    Each looks at the vision tokens as an attention head will: a weighted mean of the normalised
-    tokens, then a linear map.
+    A fact has a token of its own to be read from, and all facts of a sort are read by the same
+    linear map of the normalised token: the decoder has to choose a token, not a way to read it.
 
     Parameters
     ----------
-    tokens, hidden : int
-        Vision tokens of a frame, and their width.
+    hidden : int
+        Width of the vision tokens.
     """
 
-    def __init__(self, tokens: int, hidden: int) -> None:
+    def __init__(self, hidden: int) -> None:
         super().__init__()
-        self.sizes = [len(choices) for choices in FACTS.values()]
-        self.heads = nn.Linear(hidden, sum(self.sizes))
-        self.where = nn.Parameter(torch.zeros(len(FACTS), tokens))
-        # most frames show no sign: what is there counts more than what is not
-        self.weights = [torch.tensor([NONE_WEIGHT if choice == NONE else 1. for choice in choices])
-                        for choices in FACTS.values()]
+        self.heads = nn.ModuleDict({sort: nn.Linear(hidden, len(words) + 1)
+                                    for sort, words in SORTS.items()})
 
-    def sights(self) -> dict[tuple[str, str], list[int]]:
-        """List which vision tokens show each fact: those with a fifth of its weight, or more."""
-        return {fact: (weights >= .2).nonzero()[:, 0].tolist()
-                for fact, weights in zip(FACTS, self.where.softmax(1), strict=True)}
+    @staticmethod
+    def sights() -> dict[tuple[str, str], list[int]]:
+        """List which vision token shows each fact."""
+        return {(kind, name): [token] for (kind, name, _), (token, _) in FACTS.items()}
 
     def loss(self, features: torch.Tensor, truth: torch.Tensor,
              ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -90,7 +113,8 @@ class Eyes(nn.Module):
         features : torch.Tensor
             [N, vision tokens, hidden].
         truth : torch.Tensor
-            int64 [N, facts]: place of the answer among the choices; -100 where it is not asked.
+            int64 [N, facts]: place of the answer among the words of its sort, 0 for none; -100
+            where it is not asked.
 
         Returns
         -------
@@ -98,28 +122,29 @@ class Eyes(nn.Module):
             The loss, and whether each answer is right: [N, facts].
         """
         tokens = nn.functional.rms_norm(features.float(), features.shape[-1:])
-        parts = [nn.functional.linear(weight @ tokens, *head) for weight, *head in zip(
-            self.where.softmax(1), self.heads.weight.split(self.sizes),
-            self.heads.bias.split(self.sizes), strict=True)]
         loss = features.new_zeros(())
         right = torch.zeros_like(truth, dtype=torch.bool)
-        for place, logits in enumerate(parts):
-            target = truth[:, place]
+        for column, ((_, _, sort), (token, _)) in enumerate(FACTS.items()):
+            logits, target = self.heads[sort](tokens[:, token]), truth[:, column]
+            # most frames show no sign: what is there counts more than what is not
+            weight = torch.ones(logits.shape[1], device=logits.device)
+            weight[0] = NONE_WEIGHT
             loss = loss + nn.functional.cross_entropy(
-                logits, target, self.weights[place].to(logits.device), ignore_index=-100,
-                reduction='sum')
-            right[:, place] = logits.argmax(1) == target
+                logits, target, weight, ignore_index=-100, reduction='sum')
+            right[:, column] = logits.argmax(1) == target
         return loss / (truth >= 0).sum().clamp_min(1), right
 
 
 def truths(run: Run) -> np.ndarray:
     """Write what the frames of a run show: int64 [T, facts], -100 for facts of other worlds."""
     out = np.full((len(run.now), len(FACTS)), -100, np.int64)
-    for place, ((kind, name), choices) in enumerate(FACTS.items()):
+    for column, ((kind, name, sort), (_, place)) in enumerate(FACTS.items()):
         if kind == run.kind:
             for ordinal, truth in enumerate(run.now):
                 if name in truth:
-                    out[ordinal, place] = choices.index(truth[name])
+                    words = truth[name].split()
+                    out[ordinal, column] = (
+                        0 if words == [NONE] else 1 + SORTS[sort].index(words[place]))
     return out
 
 

@@ -311,10 +311,10 @@ class Memory:
             if over[row]:
                 index = self.index[row:row + 1, slots]
                 protected = min(max(self.protected, policy.sinks), counts[row])
+                none = torch.zeros_like(index)      # neither frame nor kind counts for saddle
                 chosen = policy.select(View(
-                    counts[row], policy.budget, protected, index,
-                    torch.full_like(index, NOTHING), torch.zeros_like(index),
-                    self.state[:, row:row + 1, slots]))
+                    counts[row], policy.budget, protected, index, frame=none, kind=none,
+                    stamp=none, row=none, col=none, state=self.state[:, row:row + 1, slots]))
                 slots = slots[chosen[0]]
             keep.append(slots)
         gather = nn.utils.rnn.pad_sequence(keep, batch_first=True)

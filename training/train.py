@@ -236,7 +236,7 @@ def train(recipe: Recipe, work: Path, out: Path, only: Iterable[str], device: to
     writer = Writer(tokenizer.get_vocab(), tokens, recipe.guided)
     eyes = torch.nn.ModuleDict({
         'tower': model.model.vision_tower, 'projector': model.model.multi_modal_projector,
-        'heads': Eyes(tokens, hidden).to(device)})
+        'heads': Eyes(hidden).to(device)})
     words = torch.nn.ModuleDict({'decoder': model.get_decoder()})
     seeing = Trainer('eyes', eyes, work, recipe.seed, recipe.eyes_steps, recipe.eyes_rate, device)
     reading = Trainer('words', words, work, recipe.seed, recipe.words_steps, recipe.words_rate,
