@@ -33,7 +33,7 @@ import numpy as np
 import torch
 
 from .model import ANSWER, ASK, END, FRAME, START, STATUS
-from .runs import names, Run
+from .runs import Run
 from .stream import IGNORE, NOTHING, Part
 
 IN_VIEW = .7  # share of the draws of a remembered fact that are passed over while it is in view
@@ -259,7 +259,7 @@ class Writer:
     def _never(self, run: Run, ordinal: int, topic: Topic, dice: random.Random,
                ) -> tuple[str, str, set[int]] | None:
         """Draw what was never shown of a topic; None if there is nothing."""
-        unseen = [member for member, name in zip(topic.members, names(topic), strict=True)
+        unseen = [member for member, name in zip(topic.members, topic.names, strict=True)
                   if name not in run.back[ordinal]]
         return (dice.choice(unseen), NONE, {0}) if topic.never and unseen else None
 
@@ -268,7 +268,7 @@ class Writer:
         """Draw what to ask a topic about, the answer and its evidence; None if there is none."""
         now = topic.kind == 'now'
         known = run.now[ordinal] if now else run.back[ordinal]
-        members = dict(zip(topic.members, names(topic), strict=True))
+        members = dict(zip(topic.members, topic.names, strict=True))
         seen = [member for member, name in members.items() if known.get(name, NONE) != NONE]
         member = dice.choice(seen if seen and dice.random() < .8 else list(members))
         found = known.get(members[member])

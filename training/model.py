@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,12 @@ def make_config(tokenizer: transformers.PreTrainedTokenizerFast,
         text_config=text, vision_config=vision, image_token_id=ids[IMAGE],
         video_token_id=ids[FRAME], vision_feature_layer=-1, image_grid_pinpoints=[[side, side]],
         tie_word_embeddings=True, **({STATUS_TOKEN: STATUS} if status else {}))
+
+
+def vision_tokens(config: transformers.LlavaOnevisionConfig) -> int:
+    """Count the tokens of a frame, its status token not among them."""
+    vision = config.vision_config
+    return math.ceil(vision.image_size // vision.patch_size / 2) ** 2
 
 
 def make_model(config: transformers.LlavaOnevisionConfig, seed: int,

@@ -23,7 +23,7 @@ import pickle
 import random
 
 from infmllm_ros.bundled.scenes import Episode
-from infmllm_ros.bundled.scenes.words import NONE, PLACES, Topic, TOPICS
+from infmllm_ros.bundled.scenes.words import NONE, PLACES, TOPICS
 import numpy as np
 
 STILL_GAP = 8  # most frames from one still to the next
@@ -108,8 +108,3 @@ def render_runs(folder: Path, first_seed: int, count: int, frames: int, size: in
             temporary.rename(path)
         runs += pickle.loads(path.read_bytes())
     return runs[:count]
-
-
-def names(topic: Topic) -> tuple[str, ...]:
-    """List the facts that a topic asks about."""
-    return tuple(f'{topic.name}:{member}' if member else topic.name for member in topic.members)

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-import math
 from typing import Any
 
 from infmllm_ros.engine.attention import streaming
@@ -35,6 +34,8 @@ from infmllm_ros.engine.policies.base import View
 from infmllm_ros.engine.rope import RopeMap
 import torch
 from torch import nn
+
+from .model import vision_tokens
 
 NOTHING = -1   # no reference, no marker, no branch
 IGNORE = -100  # no label
@@ -144,8 +145,7 @@ class Memory:
         if not hasattr(model, 'training_rope'):
             model.training_rope = RopeMap(model)
         self.rope: RopeMap = model.training_rope
-        vision = model.config.vision_config
-        self.sight = math.ceil(vision.image_size // vision.patch_size / 2) ** 2  # tokens a frame
+        self.sight = vision_tokens(model.config)
         layers, batch, device = len(self.decoder.layers), len(self.policies), model.device
         self.device = device
         self.keys: list[torch.Tensor | None] = [None] * layers

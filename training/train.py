@@ -48,7 +48,14 @@ from .lessons import (
     Phase,
     Score,
 )
-from .model import make_config, make_model, make_tokenizer, SHAPE, write_folder
+from .model import (
+    make_config,
+    make_model,
+    make_tokenizer,
+    SHAPE,
+    vision_tokens,
+    write_folder,
+)
 from .runs import render_runs, render_stills, Run
 
 FEATURE_SIZE = .3  # standard deviation of the vision features
@@ -231,7 +238,7 @@ def train(recipe: Recipe, work: Path, out: Path, only: Iterable[str], device: to
     tokenizer = make_tokenizer()
     model = make_model(make_config(tokenizer, recipe.shape, recipe.guided), recipe.seed).to(device)
     size = model.config.vision_config.image_size
-    tokens = math.ceil(size // model.config.vision_config.patch_size / 2) ** 2
+    tokens = vision_tokens(model.config)
     hidden = model.config.text_config.hidden_size
     writer = Writer(tokenizer.get_vocab(), tokens, recipe.guided)
     eyes = torch.nn.ModuleDict({

@@ -96,5 +96,4 @@ class Interview:
     def _names(kind: str) -> list[str]:
         """List the names of all questions of a world."""
         return [*(f'told:{key}' for key in KEYS),
-                *(f'{topic.name}:{member}' if member else topic.name
-                  for topic in TOPICS[kind] for member in topic.members)]
+                *(name for topic in TOPICS[kind] for name in topic.names)]

@@ -320,8 +320,7 @@ class Episode(Iterator[Step]):
             if topic.kind not in wanted and not (topic.kind == 'back'
                                                  and wanted & {'again', 'no'}):
                 continue
-            for member in topic.members:
-                name = f'{topic.name}:{member}' if member else topic.name
+            for member, name in zip(topic.members, topic.names, strict=True):
                 choices = topic.choices
                 said = member
                 if '/' in member:
@@ -410,8 +409,7 @@ class Episode(Iterator[Step]):
 
     def _names(self, kind: str) -> list[str]:
         """Return the names of all facts of a kind that this world has."""
-        return [f'{topic.name}:{member}' if member else topic.name
-                for topic in TOPICS[self.kind] if topic.kind == kind for member in topic.members]
+        return [name for topic in TOPICS[self.kind] if topic.kind == kind for name in topic.names]
 
     def _wording(self, name: str) -> int:
         """Return a number that chooses the wording: it depends on seed, frame and name only."""

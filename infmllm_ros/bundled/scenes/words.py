@@ -80,6 +80,11 @@ class Topic:
     none_rate: float = 1
     never: bool = True
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """List the names of its facts, in the order of the members."""
+        return tuple(f'{self.name}:{member}' if member else self.name for member in self.members)
+
 
 TOPICS: dict[str, tuple[Topic, ...]] = {
     'drive': (
