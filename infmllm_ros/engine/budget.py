@@ -43,7 +43,7 @@ class Settings:
     max_question, max_answer : int
         Tokens kept free for a question (its turn tokens included) and for its answer.
     chunk : int
-        Tokens of text prefilled at a time.
+        Tokens prefilled at a time: of text, and of a backlog's frames, which stay whole.
     prefill : FlexPrefill or None
         How chunks are computed; also its fields, or the name 'dense' or 'flex'.
     """

@@ -220,7 +220,8 @@ class StreamCache(Cache):
         weights.pop(NO_FRAME, None)
         return weights
 
-    def begin(self, chunk: Any, frame: int, stamp: int, windowed: bool) -> None:
+    def begin(self, chunk: Any, frame: torch.Tensor, stamp: torch.Tensor, windowed: bool,
+              ) -> None:
         """Prepare every ledger for a chunk; nothing counts as held before :meth:`commit`."""
         meta = ledger(chunk, self.seen, frame, stamp, self.mrope).to(self.slots[0].meta.device)
         for slots in self.slots:

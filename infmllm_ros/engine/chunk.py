@@ -16,11 +16,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Any, NamedTuple
+from itertools import accumulate
+from typing import NamedTuple
 
 import torch
+
+from .features import Features, join_features
 
 
 class Kind(IntEnum):
@@ -58,18 +62,30 @@ class Chunk:
         Which of them are vision tokens.
     markers : tuple of int
         Places in `ids` of the model's status tokens.
-    features : dict, optional
+    features : Features, optional
         Vision features for the placeholders: the model's ``mm_encoder_outputs``.
     """
 
     ids: torch.Tensor
     spans: tuple[Span, ...] = ()
     markers: tuple[int, ...] = ()
-    features: dict[str, Any] | None = field(default=None, repr=False)
+    features: Features | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         """Count the tokens."""
         return self.ids.shape[0]
+
+
+def join(chunks: Sequence[Chunk]) -> Chunk:
+    """Put frames that follow each other into one chunk."""
+    starts = list(accumulate(map(len, chunks), initial=0))
+    return Chunk(
+        torch.cat([chunk.ids for chunk in chunks]),
+        tuple(replace(span, start=start + span.start)
+              for start, chunk in zip(starts, chunks, strict=False) for span in chunk.spans),
+        tuple(start + place
+              for start, chunk in zip(starts, chunks, strict=False) for place in chunk.markers),
+        join_features([chunk.features for chunk in chunks]))
 
 
 class Content(NamedTuple):

@@ -35,7 +35,8 @@ FIELDS, PLAIN_FIELDS = 8, 6
 NO_FRAME = -1
 
 
-def ledger(chunk: Chunk, first: int, frame: int, stamp: int, mrope: bool) -> torch.Tensor:
+def ledger(chunk: Chunk, first: int, frame: torch.Tensor, stamp: torch.Tensor, mrope: bool,
+           ) -> torch.Tensor:
     """
     Describe the tokens of a chunk: int64 [fields, 1, q].
 
@@ -44,10 +45,10 @@ def ledger(chunk: Chunk, first: int, frame: int, stamp: int, mrope: bool) -> tor
     chunk : Chunk
     first : int
         Stream index of its first token.
-    frame : int
-        Ordinal of the frame it belongs to, or NO_FRAME.
-    stamp : int
-        When, in nanoseconds.
+    frame : torch.Tensor
+        int64 [q], or [] for all: ordinal of the frame each token belongs to, or NO_FRAME.
+    stamp : torch.Tensor
+        int64 [q], or [] for all: when, in nanoseconds.
     mrope : bool
         Whether the fields that M-RoPE needs are wanted.
     """

@@ -36,6 +36,31 @@ from .errors import FrameError
 FILTERS = {1: 'lanczos', 2: 'bilinear', 3: 'bicubic'}
 
 
+def frame_size(image: Any) -> tuple[int, int]:
+    """
+    Check that something from outside is an image; give its height and width, pixels.
+
+    Parameters
+    ----------
+    image : numpy.ndarray or torch.Tensor
+        uint8 [H, W, 3], RGB; any strides.
+
+    Raises
+    ------
+    FrameError
+        If shape or type is another.
+    """
+    shape = tuple(getattr(image, 'shape', ()))
+    dtype = str(getattr(image, 'dtype', type(image).__name__)).removeprefix('torch.')
+    if dtype != 'uint8' or len(shape) != 3 or shape[2] != 3:
+        raise FrameError(
+            f'an image of {dtype} {list(shape)}: convert it to uint8 [height, width, 3] RGB'
+        )
+    if 0 in shape:
+        raise FrameError(f'an image of {shape[1]} x {shape[0]} pixels: it needs at least 1 x 1')
+    return shape[0], shape[1]
+
+
 def to_frame(image: Any) -> torch.Tensor:
     """
     Take an image from outside as a tensor.
@@ -55,14 +80,7 @@ def to_frame(image: Any) -> torch.Tensor:
     FrameError
         If shape or type is another.
     """
-    shape = tuple(getattr(image, 'shape', ()))
-    dtype = str(getattr(image, 'dtype', type(image).__name__)).removeprefix('torch.')
-    if dtype != 'uint8' or len(shape) != 3 or shape[2] != 3:
-        raise FrameError(
-            f'an image of {dtype} {list(shape)}: convert it to uint8 [height, width, 3] RGB'
-        )
-    if 0 in shape:
-        raise FrameError(f'an image of {shape[1]} x {shape[0]} pixels: it needs at least 1 x 1')
+    frame_size(image)
     if not isinstance(image, torch.Tensor):
         # Torch cannot share reversed or read-only memory (images out of a message are read-only).
         image = torch.from_numpy(np.require(image, requirements=('C', 'W')))

@@ -24,21 +24,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import intake, persist
-from .answer import Answer, Evidence, Frame, Stats
+from . import intake, persist, watching
+from .answer import Answer, Frame, Stats
 from .asking import Asking, choose
 from .attention import Pass, streaming
 from .budget import plan, Settings
 from .cache import StreamCache
 from .chunk import Chunk
 from .decode import Sampling
-from .errors import ContextFull, ModelError, QuestionError
+from .errors import ContextFull
 from .models import StreamingModel
 from .policies import Policy, Role, View
 from .positions import COL, FRAME, INDEX, KIND, NO_FRAME, ROW, STAMP
 from .rope import RopeMap
-
-EVIDENCE = 8  # frames named by an answer
 
 
 class StreamingSession:
@@ -121,23 +119,39 @@ class StreamingSession:
             Under the `full` policy.
         """
         self._settle()
-        if not self.adapter.sees:
-            raise ModelError(f'{self.model.spec.name} is text-only: it cannot observe images')
-        stamp_ns = int(stamp_ns)
-        first = stamp_ns if self._first_stamp is None else self._first_stamp
-        start = perf_counter()
-        chunk = self.adapter.encode(
-            self.model.model, image, max(0, stamp_ns - first) / 1e9, camera)
-        encoded = perf_counter()
-        self._admit(len(chunk))
-        frame = Frame(self.frames_seen, stamp_ns, camera)
-        self.feed(chunk, Role.FRAME, frame=frame)
-        self.timings['vision_s'] = encoded - start
-        self.timings['prefill_s'] = perf_counter() - encoded
-        self._first_stamp = first
-        self.newest = self.frames[self.frames_seen] = frame
-        self.frames_seen += 1
-        self._after()
+        watching.observe(self, image, stamp_ns, camera)
+
+    def observe_many(self, images: Sequence[np.ndarray | torch.Tensor], stamps_ns: Sequence[int],
+                     cameras: str | Sequence[str] = '') -> None:
+        """
+        Take a backlog of frames into the memory, several in one forward pass.
+
+        Whole frames share a pass as far as `chunk` tokens reach. Until something is evicted the
+        memory is the same as after observing one by one; then it differs as it does with any
+        other `chunk`: policies see attention, and evict, once a pass. All frames are checked
+        before the first enters; if memory runs out in a later pass, those before it stay.
+
+        Parameters
+        ----------
+        images : sequence of numpy.ndarray or torch.Tensor
+            RGB, uint8 [H, W, 3] each; sizes may differ.
+        stamps_ns : sequence of int
+            When each was taken, in nanoseconds.
+        cameras : str or sequence of str
+            Which camera took all, or each.
+
+        Raises
+        ------
+        FrameError
+            As for :meth:`observe`, naming the frame; also if the numbers of images, stamps and
+            cameras differ.
+        ModelError
+            If the model is text-only.
+        ContextFull
+            Under the `full` policy, if they do not all fit.
+        """
+        self._settle()
+        watching.observe_many(self, images, stamps_ns, cameras)
 
     def tell(self, text: str | Sequence[int] | torch.Tensor) -> None:
         """
@@ -206,11 +220,7 @@ class StreamingSession:
             Under the `full` policy, if the question is to be remembered.
         """
         self._settle()
-        max_tokens = self.settings.max_answer if max_tokens is None else max_tokens
-        if max_tokens not in range(1, self.settings.max_answer + 1):
-            raise QuestionError(
-                f'max_tokens is {max_tokens}, must be between 1 and max_answer '
-                f'{self.settings.max_answer} of the session')
+        max_tokens = intake.answer_length(max_tokens, self.settings.max_answer)
         remember = self.settings.remember if remember is None else remember
         ids = intake.question_ids(question, self.prompt, self.settings.max_question)
         if remember:
@@ -282,7 +292,7 @@ class StreamingSession:
     # ---- the pass over the cache, for Asking
 
     @torch.no_grad()
-    def feed(self, chunk: Chunk, role: Role, *, frame: Frame | None = None, logits: int = 0,
+    def feed(self, chunk: Chunk, role: Role, *, frames: Sequence[Frame] = (), logits: int = 0,
              evidence: bool = False, commit: bool = True) -> torch.Tensor | None:
         """
         Prefill a chunk; the memory changes only if the whole pass succeeds.
@@ -292,8 +302,8 @@ class StreamingSession:
         chunk : Chunk
         role : Role
             Why it enters: the policy chooses its window by it.
-        frame : Frame or None
-            The frame that it is; what is none is stamped with the newest one's stamp.
+        frames : sequence of Frame
+            The frame of each token; none: text, stamped with the newest frame's stamp.
         logits : int
             How many of the last tokens' logits are wanted.
         evidence : bool
@@ -311,9 +321,9 @@ class StreamingSession:
         counts = commit or role is Role.PROBE
         rows = self.policy.asks(role, chunk) if counts else None
         rows = None if rows is None or not len(rows) else rows.to(device)
-        moment = frame or self.newest
-        cache.begin(chunk, frame.ordinal if frame else NO_FRAME,
-                    moment.stamp_ns if moment else 0, rows is not None)
+        newest = self.newest.stamp_ns if self.newest else 0
+        cache.begin(chunk, torch.tensor([f.ordinal for f in frames] or NO_FRAME),
+                    torch.tensor([f.stamp_ns for f in frames] or newest), rows is not None)
         shape = (3, 1, len(chunk)) if cache.mrope else (1, len(chunk))
         inputs: dict[str, Any] = {
             'input_ids': chunk.ids.to(device)[None], 'past_key_values': cache, 'use_cache': True,
@@ -367,14 +377,6 @@ class StreamingSession:
                     self.timings['evict_s'] = perf_counter() - start
         if len(self.frames) > 2 * self.plan.budget + 64:
             self.frames = {number: self.frames[number] for number in self.cache.frames()}
-
-    def evidence(self, passes: int) -> tuple[Evidence, ...]:
-        """Name the retained frames that collected the most attention over `passes` queries."""
-        weights = self.cache.attention_by_frame()
-        best = sorted(weights, key=lambda frame: -weights[frame])[:EVIDENCE]
-        return tuple(
-            Evidence(number, self.frames[number].stamp_ns, self.frames[number].camera,
-                     weights[number] / max(1, passes)) for number in best)
 
     def _parts(self, ids: torch.Tensor) -> list[torch.Tensor]:
         """Cut token ids into chunks; none if there are none."""

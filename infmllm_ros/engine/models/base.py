@@ -17,7 +17,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -25,10 +26,13 @@ import torch
 from .prompt import Media, Prompt
 from ..chunk import Chunk, Span
 from ..errors import ModelError
-from ..preprocess import FILTERS
+from ..features import Features, split_features
+from ..preprocess import FILTERS, frame_size
 
 # Longest stamp: 115 days. It bounds the tokens of a frame, for a stream without end.
 MAX_SECONDS = 9_999_999
+# Frames of a backlog that the vision tower sees together: bounds its peak memory.
+FRAMES_AT_ONCE = 8
 # Field of a checkpoint's config.json: the token that asks, after each frame, what must stay.
 STATUS_TOKEN = 'infmllm_status_token'
 
@@ -71,6 +75,8 @@ class Adapter(ABC):
     mean: ClassVar[tuple[float, ...]] = (0.5, 0.5, 0.5)
     std: ClassVar[tuple[float, ...]] = (0.5, 0.5, 0.5)
     resample: ClassVar[int] = 3
+    # Along which axis of `pixels` frames are put together.
+    axis: ClassVar[int] = 0
 
     frame_tokens: int
     max_extent: int = 1
@@ -119,6 +125,10 @@ class Adapter(ABC):
         return ''
 
     @abstractmethod
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Count rows and columns of the vision tokens of a frame of that many pixels."""
+
+    @abstractmethod
     def pixels(self, image: Any) -> dict[str, torch.Tensor]:
         """
         Preprocess one frame.
@@ -140,10 +150,56 @@ class Adapter(ABC):
         """
 
     @abstractmethod
-    def look(
-        self, model: Any, pixels: dict[str, torch.Tensor]
-    ) -> tuple[dict[str, Any], int, int]:
-        """Run the vision tower; give ``mm_encoder_outputs`` and the grid's rows and columns."""
+    def look(self, model: Any, pixels: dict[str, torch.Tensor]) -> Features:
+        """Run the vision tower on frames put together; give their ``mm_encoder_outputs``."""
+
+    def lay_out(self, image: Any, seconds: float) -> Chunk:
+        """
+        Lay out the tokens of one frame, not looked at yet; parameters and errors as of `encode`.
+
+        Returns
+        -------
+        Chunk
+            Without features.
+        """
+        rows, cols = self.grid(*frame_size(image))
+        stamp = self.prompt.text(self.stamp(min(max(seconds, 0.0), MAX_SECONDS)))
+        ids = torch.tensor([*self.opening, *[self.placeholder] * (rows * cols), *self.closing,
+                            *self.status])
+        ids = torch.cat((stamp, ids))
+        span = Span(len(stamp) + len(self.opening), rows, cols)
+        return Chunk(ids, (span,), (len(ids) - 1,) if self.status else ())
+
+    @torch.no_grad()
+    def see(self, model: Any, chunks: Sequence[Chunk], images: Sequence[Any]) -> list[Chunk]:
+        """
+        Look at frames that are laid out: run the vision tower, `FRAMES_AT_ONCE` at a time.
+
+        Parameters
+        ----------
+        model : transformers.PreTrainedModel
+            The loaded model.
+        chunks : sequence of Chunk
+            From :meth:`lay_out`, one a frame.
+        images : sequence of numpy.ndarray or torch.Tensor
+            uint8 [H, W, 3] each, RGB; sizes may differ.
+
+        Returns
+        -------
+        list of Chunk
+            With features, on the model's device.
+        """
+        seen = []
+        for first in range(0, len(chunks), FRAMES_AT_ONCE):
+            some = slice(first, first + FRAMES_AT_ONCE)
+            each = [self.pixels(image) for image in images[some]]
+            features = self.look(model, {
+                name: torch.cat([pixels[name] for pixels in each], self.axis).to(model.device)
+                for name in each[0]})
+            sizes = [sum(span.rows * span.cols for span in chunk.spans) for chunk in chunks[some]]
+            seen += [replace(chunk, features=part) for chunk, part in zip(
+                chunks[some], split_features(features, sizes), strict=True)]
+        return seen
 
     def encode(self, model: Any, image: Any, seconds: float, camera: str = '') -> Chunk:
         """
@@ -173,16 +229,7 @@ class Adapter(ABC):
         ModelError
             If the model does not see.
         """
-        pixels = {name: part.to(model.device) for name, part in self.pixels(image).items()}
-        with torch.no_grad():
-            features, rows, cols = self.look(model, pixels)
-        stamp = self.prompt.text(self.stamp(min(max(seconds, 0.0), MAX_SECONDS)))
-        ids = torch.tensor([*self.opening, *[self.placeholder] * (rows * cols), *self.closing,
-                            *self.status])
-        ids = torch.cat((stamp, ids))
-        span = Span(len(stamp) + len(self.opening), rows, cols)
-        markers = (len(ids) - 1,) if self.status else ()
-        return Chunk(ids, (span,), markers, features)
+        return self.see(model, [self.lay_out(image, seconds)], [image])[0]
 
     def token_id(self, token: str) -> int:
         """Find a special token of the family; ModelError if the tokenizer lacks it."""

@@ -23,6 +23,7 @@ import torch
 from .base import Adapter
 from .prompt import Media
 from .. import preprocess
+from ..features import Features
 
 # A 448 x 448 view at Qwen2.5-VL's 28 pixels a token; the checkpoints' own limit is for stills
 # (up to 16,384 tokens) and would fill a memory with one frame.
@@ -63,12 +64,14 @@ class QwenVL(Adapter):
         ids = [*self.opening, self.placeholder, *self.closing]
         return Media('image', self._tokenizer.decode(ids))
 
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Fit a grid to the frame, within the limits on pixels."""
+        return preprocess.fit_grid(height, width, self.cell, self.min_cells, self.max_cells)
+
     def pixels(self, image: Any) -> dict[str, torch.Tensor]:
         """Resize to whole tokens: pixel_values [patches, 3 * 2 * patch ** 2], image_grid_thw."""
         frame = preprocess.to_frame(image)
-        rows, cols = preprocess.fit_grid(
-            *frame.shape[-2:], self.cell, self.min_cells, self.max_cells
-        )
+        rows, cols = self.grid(*frame.shape[-2:])
         frame = preprocess.resize(frame, rows * self.cell, cols * self.cell, self._resample)
         pixels = preprocess.normalise(frame, self._mean, self._std, self._scale)
         return {
@@ -76,13 +79,9 @@ class QwenVL(Adapter):
             'image_grid_thw': torch.tensor([[1, rows * self.merge, cols * self.merge]]),
         }
 
-    def look(
-        self, model: Any, pixels: dict[str, torch.Tensor]
-    ) -> tuple[dict[str, Any], int, int]:
+    def look(self, model: Any, pixels: dict[str, torch.Tensor]) -> Features:
         """Run the vision tower; Qwen3-VL's output carries its deepstack features too."""
-        output = model.get_image_features(**pixels, return_dict=True)
-        _, rows, cols = pixels['image_grid_thw'][0].tolist()
-        return {'image': output}, rows // self.merge, cols // self.merge
+        return {'image': model.get_image_features(**pixels, return_dict=True)}
 
 
 class Qwen3VL(QwenVL):

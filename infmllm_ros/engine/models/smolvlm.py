@@ -23,6 +23,7 @@ import torch
 from .base import Adapter
 from .prompt import Media
 from .. import preprocess
+from ..features import Features, join_features
 
 
 class SmolVLM(Adapter):
@@ -35,6 +36,7 @@ class SmolVLM(Adapter):
     """
 
     model_types = ('smolvlm',)
+    axis = 1
     resample = 1
 
     def configure(self, settings: dict[str, Any], tokens_per_frame: int | None) -> int:
@@ -45,11 +47,11 @@ class SmolVLM(Adapter):
         sampling = settings.get('video_sampling') or {}
         self.longest = sampling.get('video_size', sizes)['longest_edge']
         # The connector folds scale_factor x scale_factor patches into one token (pixel shuffle).
-        self.grid = self.side // vision.patch_size // self.config.scale_factor
+        self.cells = self.side // vision.patch_size // self.config.scale_factor
         self.placeholder = self.config.image_token_id
         fake = self.token_id('<fake_token_around_image>')
         self.opening, self.closing = (fake, self.token_id('<global-img>')), (fake,)
-        return self.fixed(self.grid**2, tokens_per_frame)
+        return self.fixed(self.cells**2, tokens_per_frame)
 
     def media(self) -> Media:
         """Show the frames where the template shows an image."""
@@ -58,6 +60,10 @@ class SmolVLM(Adapter):
     def stamp(self, seconds: float) -> str:
         """Write minutes and seconds, as the family's processor does."""
         return f'\nFrame from {int(seconds // 60):02d}:{int(seconds % 60):02d}:'
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Give the square view's, whatever the frame's size."""
+        return self.cells, self.cells
 
     def pixels(self, image: Any) -> dict[str, torch.Tensor]:
         """Resize to the square view: pixel_values float32 [1, 1, 3, side, side]."""
@@ -68,10 +74,10 @@ class SmolVLM(Adapter):
         pixels = preprocess.normalise(frame, self._mean, self._std, self._scale)
         return {'pixel_values': pixels[None]}
 
-    def look(
-        self, model: Any, pixels: dict[str, torch.Tensor]
-    ) -> tuple[dict[str, Any], int, int]:
-        """Run the vision tower on this frame alone."""
+    def look(self, model: Any, pixels: dict[str, torch.Tensor]) -> Features:
+        """Run the vision tower; on each frame alone if one of them is blank."""
         # The family drops images that are zero everywhere as padding, unless it is the only one.
-        output = model.get_image_features(**pixels, return_dict=True)
-        return {'image': output}, self.grid, self.grid
+        frames = pixels['pixel_values'].split(1, self.axis)
+        if len(frames) > 1 and not all(frame.any() for frame in frames):
+            return join_features([self.look(model, {'pixel_values': frame}) for frame in frames])
+        return {'image': model.get_image_features(**pixels, return_dict=True)}

@@ -20,6 +20,7 @@ from typing import Any
 
 from .base import Adapter
 from ..errors import ModelError
+from ..features import Features
 
 
 class Text(Adapter):
@@ -32,13 +33,17 @@ class Text(Adapter):
         """Take no vision tokens."""
         return 0
 
-    def pixels(self, image: Any) -> dict[str, Any]:
+    def grid(self, height: int, width: int) -> tuple[int, int]:
         """Refuse: raise ModelError."""
         raise ModelError(
             f'a {self.config.model_type} model reads text only and cannot observe images: '
             'load a vision-language model'
         )
 
-    def look(self, model: Any, pixels: dict[str, Any]) -> tuple[dict[str, Any], int, int]:
+    def pixels(self, image: Any) -> dict[str, Any]:
         """Refuse: raise ModelError."""
-        raise ModelError(f'a {self.config.model_type} model reads text only')
+        self.grid(0, 0)
+
+    def look(self, model: Any, pixels: dict[str, Any]) -> Features:
+        """Refuse: raise ModelError."""
+        self.grid(0, 0)

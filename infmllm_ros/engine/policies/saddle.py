@@ -97,7 +97,8 @@ class Saddle(Policy):
         if role in (Role.PREFIX, Role.ANSWER) or (role is Role.PROBE) != (self.window == 'probe'):
             return None
         if self.window == 'marker':
-            return torch.tensor(chunk.markers) if chunk.markers else None
+            # of a backlog's frames the newest asks, as it would have the last word one by one
+            return torch.tensor(chunk.markers[-1:]) if chunk.markers else None
         if role is Role.PROBE or role is Role.QUESTION and self.window == 'question':
             return last(len(chunk), len(chunk))
         return last(self.rows, len(chunk))

@@ -1,0 +1,107 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Frames on their way into the memory: one, or a backlog of them in few, long passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from time import perf_counter
+from typing import Any, TYPE_CHECKING
+
+from .answer import Frame
+from .chunk import Chunk, join
+from .errors import FrameError, ModelError
+from .policies import Role
+
+if TYPE_CHECKING:
+    from .session import StreamingSession
+
+
+def observe(session: StreamingSession, image: Any, stamp_ns: int, camera: str) -> None:
+    """Take one frame; see :meth:`StreamingSession.observe`."""
+    _check_sight(session)
+    stamp_ns, start = int(stamp_ns), perf_counter()
+    chunk = session.adapter.encode(
+        session.model.model, image, _seconds(session, stamp_ns, stamp_ns), camera)
+    encoded = perf_counter()
+    session._admit(len(chunk))
+    frame = Frame(session.frames_seen, stamp_ns, camera)
+    _enter(session, chunk, [frame], [len(chunk)], encoded - start)
+
+
+def observe_many(session: StreamingSession, images: Sequence[Any], stamps_ns: Sequence[int],
+                 cameras: str | Sequence[str]) -> None:
+    """Take a backlog of frames; see :meth:`StreamingSession.observe_many`."""
+    _check_sight(session)
+    total = len(images)
+    cameras = [cameras] * total if isinstance(cameras, str) else cameras
+    if not total == len(stamps_ns) == len(cameras):
+        raise FrameError(f'{total} images, {len(stamps_ns)} stamps and {len(cameras)} cameras: '
+                         'give one stamp an image, and one camera an image or for all')
+    stamps = [int(stamp) for stamp in stamps_ns]
+    # all are checked and counted before the first is looked at: what is wrong enters nothing
+    chunks = []
+    for number, (image, stamp) in enumerate(zip(images, stamps, strict=True)):
+        try:
+            chunks.append(session.adapter.lay_out(image, _seconds(session, stamp, stamps[0])))
+        except FrameError as error:
+            raise FrameError(f'frame {number} of 0 to {total - 1}: {error}') from error
+    sizes = [len(chunk) for chunk in chunks]
+    session._admit(sum(sizes))
+    for part in passes(sizes, session.settings.chunk):
+        start = perf_counter()
+        seen = session.adapter.see(session.model.model, chunks[part], images[part])
+        frames = [Frame(session.frames_seen + number, stamp, camera) for number, (stamp, camera)
+                  in enumerate(zip(stamps[part], cameras[part], strict=True))]
+        _enter(session, join(seen), frames, sizes[part], perf_counter() - start)
+
+
+def passes(sizes: Sequence[int], most: int) -> Iterator[slice]:
+    """Cut frames of so many tokens into runs of at most `most`; a longer frame goes alone."""
+    first, total = 0, 0
+    for number, size in enumerate(sizes):
+        if number > first and total + size > most:
+            yield slice(first, number)
+            first, total = number, 0
+        total += size
+    if sizes:
+        yield slice(first, len(sizes))
+
+
+def _enter(session: StreamingSession, chunk: Chunk, frames: Sequence[Frame],
+           sizes: Sequence[int], vision_s: float) -> None:
+    """Prefill the frames of one pass, of so many tokens each, and let the policy evict."""
+    start = perf_counter()
+    session.feed(chunk, Role.FRAME, frames=[
+        frame for frame, size in zip(frames, sizes, strict=True) for _ in range(size)])
+    session.timings['vision_s'] = vision_s / len(frames)
+    session.timings['prefill_s'] = (perf_counter() - start) / len(frames)
+    if session._first_stamp is None:
+        session._first_stamp = frames[0].stamp_ns
+    session.newest = frames[-1]
+    session.frames.update((frame.ordinal, frame) for frame in frames)
+    session.frames_seen += len(frames)
+    session._after()
+
+
+def _check_sight(session: StreamingSession) -> None:
+    if not session.adapter.sees:
+        raise ModelError(f'{session.model.spec.name} is text-only: it cannot observe images')
+
+
+def _seconds(session: StreamingSession, stamp_ns: int, first_ns: int) -> float:
+    """Time since the first frame of the stream, which is at `first_ns` if there was none yet."""
+    first = first_ns if session._first_stamp is None else session._first_stamp
+    return max(0, stamp_ns - first) / 1e9
