@@ -222,7 +222,7 @@ class SaddleReference(Keeper):
         asking = {
             'question': list(range(len(tokens))) if question else newest,
             'chunk': newest,
-            'marker': [at for at, token in enumerate(tokens) if token.marker],
+            'marker': [at for at, token in enumerate(tokens) if token.marker][-1:],  # the newest
             'probe': [],
         }[self.window]
         if score and asking:

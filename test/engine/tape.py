@@ -44,14 +44,14 @@ class Tape:
         embedding = self._streaming.model.get_input_embeddings()
         self._hook = embedding.register_forward_hook(self._fed)
         self._kind = type(self._streaming.adapter)
-        self._encode = self._kind.encode
-        self._kind.encode = self._spy()
+        self._see = self._kind.see
+        self._kind.see = self._spy()
         return self
 
     def __exit__(self, *_):
         """Leave the model as it was."""
         self._hook.remove()
-        self._kind.encode = self._encode
+        self._kind.see = self._see
 
     def take(self) -> list[list[Token]]:
         """Return the chunks since the last time, and forget them."""
@@ -59,12 +59,14 @@ class Tape:
         return chunks
 
     def _spy(self):
-        def encode(adapter, *args, **kwargs):
-            chunk = self._encode(adapter, *args, **kwargs)
-            self._pending = frame_tokens(self._streaming, chunk, self._frames)
-            self._frames += 1
-            return chunk
-        return encode
+        def see(adapter, *args, **kwargs):
+            chunks = self._see(adapter, *args, **kwargs)
+            self._pending = [
+                token for number, chunk in enumerate(chunks, self._frames)
+                for token in frame_tokens(self._streaming, chunk, number)]
+            self._frames += len(chunks)
+            return chunks
+        return see
 
     def _fed(self, _module, args, output):
         ids = args[0]

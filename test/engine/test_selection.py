@@ -294,17 +294,7 @@ def test_a_remembered_question_chooses_with_all_its_tokens(case):
 
 def test_marked_tokens_alone_choose(monkeypatch):
     model = load('smolvlm', TWO_LAYERS)
-    kind = type(model.adapter)
-    plainly = kind.encode
-    status = int(words(model, 1, 7)[0])
-
-    def encode(adapter, *args, **kwargs):
-        chunk = plainly(adapter, *args, **kwargs)
-        return dataclasses.replace(
-            chunk, ids=torch.cat([chunk.ids, torch.tensor([status]).to(chunk.ids)]),
-            markers=(len(chunk),))
-
-    monkeypatch.setattr(kind, 'encode', encode)
+    monkeypatch.setattr(model.adapter, 'status', (int(words(model, 1, 7)[0]),))
     oracle = TinyLlama(plain('smolvlm', TWO_LAYERS))
     case = {'window': 'marker', 'scope': 'all', 'bias': 0.01}
     assert stream_saddle('smolvlm', TWO_LAYERS, oracle, case, 170) >= 4
