@@ -97,8 +97,8 @@ class Stats:
     kv_bytes : int
         Bytes of all buffers of the cache, constant.
     vision_s, prefill_s, evict_s, decode_s : float
-        Seconds of the last frame's encoding and prefill, the last eviction, and the last answer's
-        mean per generated token.
+        Seconds of the last frame's encoding and prefill (the mean over its pass, if it came with
+        others), the last eviction, and the last answer's mean per generated token.
     """
 
     budget: int

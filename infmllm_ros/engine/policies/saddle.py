@@ -51,8 +51,8 @@ class Saddle(Policy):
       time instead.
     * `window`: who asks. `question`, the paper's: all tokens of a question when one comes, the
       last `rows` tokens of each other chunk in between. `chunk`: always the last `rows` tokens.
-      `marker`: a model's own status tokens. `probe`: a guidance text, run after every
-      `probe_every` chunks.
+      `marker`: a model's own status token, the newest of a chunk. `probe`: a guidance text, run
+      after every `probe_every` chunks.
     * `scope`: per KV head, per layer (the digests' reading), or one list for all layers. `all`:
       with lists of its own, layer 0 drops the key of a fact that deeper layers keep, and costs a
       selection per layer.
