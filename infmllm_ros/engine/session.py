@@ -386,7 +386,7 @@ class StreamingSession:
 
     def _admit(self, tokens: int) -> None:
         held, budget = self.cache.count, self.plan.budget
-        if self.policy.refuses and held + tokens > budget:
+        if self.policy.refuses and self.cache.slots and held + tokens > budget:
             raise ContextFull(
                 f'the memory holds {held} tokens and {tokens} more would pass the budget {budget} '
                 f'of policy {self.policy.name!r}: reset it, or choose a policy that evicts')
