@@ -73,7 +73,11 @@ class Chunk:
 
 
 class Content(NamedTuple):
-    """What one layer holds: its number, keys un-rotated and rotated, values; [Hkv, n, D] each."""
+    """
+    What one layer holds: keys un-rotated and rotated, and values, [Hkv, n, D] each.
+
+    `layer` counts the full-attention layers only.
+    """
 
     layer: int
     plain: torch.Tensor

@@ -46,9 +46,9 @@ class StreamingSession:
     One memory over one model.
 
     Use it from one thread; only :meth:`Asking.cancel` may come from another. Every call leaves
-    each layer with at most `budget` tokens. A call that fails, also for lack of GPU memory in the
-    midst of a forward pass, leaves the memory as it was; only a question that is to be remembered,
-    and for which something was evicted already, stays when its answer fails.
+    each full-attention layer with at most `budget` tokens. A call that fails, also for lack of GPU
+    memory in the midst of a forward pass, leaves the memory as it was; only a question that is to
+    be remembered, and for which something was evicted already, stays when its answer fails.
 
     Parameters
     ----------
