@@ -200,7 +200,7 @@ class StreamCache(Cache):
                          channels, reduce)
 
         if scope == 'all':
-            self.slots = [slots(1, len(bounded))][:len(bounded)]
+            self.slots = [slots(1, len(bounded))] if bounded else []
         else:
             self.slots = [slots(spec.heads if scope == 'head' else 1, 1) for spec in bounded]
         self.windows = {}

@@ -84,18 +84,16 @@ def layer_specs(config: Any) -> list[LayerSpec]:
         raise ModelError(
             f'{config.model_type} with use_bidirectional_attention looks ahead: it cannot read a '
             'stream, load a causal model')
-    types, options = get_layer_types_and_kwargs(config)
+    types = get_layer_types_and_kwargs(config)[0]
     heads = config.num_attention_heads
     size = getattr(config, 'head_dim', None) or config.hidden_size // heads
     heads = getattr(config, 'num_key_value_heads', None) or heads
+    window = getattr(config, 'sliding_window', None) or 0
+    window = window if window < config.max_position_embeddings else 0
     specs = []
-    for number, (kind, option) in enumerate(zip(types, options, strict=True)):
-        window = option.get('sliding_window') or 0
-        if kind == 'full_attention' or kind == 'sliding_attention' and (
-                not 0 < window < config.max_position_embeddings):
-            specs.append(LayerSpec(heads, size))
-        elif kind == 'sliding_attention':
-            specs.append(LayerSpec(heads, size, window))
+    for number, kind in enumerate(types):
+        if kind in ('full_attention', 'sliding_attention'):
+            specs.append(LayerSpec(heads, size, window * (kind == 'sliding_attention')))
         else:
             specs.append(_state(config, number, kind))
     if not any(spec.heads for spec in specs):
