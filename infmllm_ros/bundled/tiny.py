@@ -77,6 +77,28 @@ TEMPLATES = {
         '{% if enable_thinking is defined and enable_thinking is false %}'
         "{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}"
     ),
+    'mistral': (
+        '{{ bos_token }}{% for message in messages %}'
+        "{% if message.role == 'user' %}{{ '[INST] ' + message.content + ' [/INST]' }}"
+        "{% elif message.role == 'assistant' %}{{ ' ' + message.content + eos_token }}"
+        "{% else %}{{ raise_exception('only user and assistant') }}{% endif %}{% endfor %}"
+    ),
+    # The system prompt opens the first user turn.
+    'gemma3_text': (
+        "{{ bos_token }}{% set first = '' %}"
+        "{% if messages[0].role == 'system' %}{% set first = messages[0].content + '\n\n' %}"
+        '{% set messages = messages[1:] %}{% endif %}'
+        '{% for message in messages %}'
+        "{% set role = 'model' if message.role == 'assistant' else message.role %}"
+        "{{ '<start_of_turn>' + role + '\n' + (first if loop.first else '')"
+        " + message.content | trim + '<end_of_turn>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+    ),
+    'lfm2': (
+        '{{ bos_token }}{% for message in messages %}'
+        "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    ),
     'smolvlm': (
         '<|im_start|>{% for message in messages %}{{ message.role | capitalize }}'
         "{% if message.content[0].type == 'image' %}:{% else %}{{ ': ' }}{% endif %}"
@@ -96,6 +118,7 @@ TEMPLATES = {
     'qwen2_5_vl': "{% set default_system = 'You are a helpful assistant.' %}" + CHATML,
     'qwen3_vl': CHATML,
 }
+TEMPLATES['qwen3_next'] = TEMPLATES['qwen3_5_text'] = TEMPLATES['qwen3']
 _QWEN = ['<|endoftext|>', '<|im_start|>', '<|im_end|>']
 _QWEN_VISION = ['<|vision_start|>', '<|vision_end|>', '<|image_pad|>', '<|video_pad|>']
 SPECIALS = {
@@ -108,6 +131,11 @@ SPECIALS = {
     ],
     'qwen2': _QWEN,
     'qwen3': _QWEN,
+    'mistral': ['<pad>', '<s>', '</s>', '[INST]', '[/INST]'],
+    'gemma3_text': ['<pad>', '<bos>', '<end_of_turn>', '<start_of_turn>'],
+    'lfm2': ['<|pad|>', '<|startoftext|>', '<|im_end|>', '<|im_start|>'],
+    'qwen3_next': _QWEN,
+    'qwen3_5_text': _QWEN,
     'smolvlm': [
         '<|endoftext|>',
         '<|im_start|>',
@@ -119,6 +147,50 @@ SPECIALS = {
     'llava_onevision': [*_QWEN, '<image>', '<video>'],
     'qwen2_5_vl': _QWEN + _QWEN_VISION,
     'qwen3_vl': _QWEN + _QWEN_VISION,
+}
+_DELTA_NET = {
+    'head_dim': 32,
+    'linear_num_key_heads': 2,
+    'linear_num_value_heads': 4,
+    'linear_key_head_dim': 16,
+    'linear_value_head_dim': 8,
+}
+# Families whose layers are not all alike: config and model, and every second layer's kind.
+HYBRIDS = {
+    'gemma3_text': (
+        'Gemma3TextConfig',
+        'Gemma3ForCausalLM',
+        'sliding_attention',
+        {'head_dim': 16, 'query_pre_attn_scalar': 16, 'sliding_window': 24},
+    ),
+    'lfm2': ('Lfm2Config', 'Lfm2ForCausalLM', 'conv', {}),
+    'qwen3_next': (
+        'Qwen3NextConfig',
+        'Qwen3NextForCausalLM',
+        'linear_attention',
+        {
+            **_DELTA_NET,
+            'num_experts': 4,
+            'num_experts_per_tok': 2,
+            'moe_intermediate_size': 32,
+            'shared_expert_intermediate_size': 32,
+        },
+    ),
+    'qwen3_5_text': (
+        'Qwen3_5TextConfig',
+        'Qwen3_5ForCausalLM',
+        'linear_attention',
+        {
+            **_DELTA_NET,
+            'rope_parameters': {
+                'rope_type': 'default',
+                'rope_theta': 10000.0,
+                'partial_rotary_factor': 0.25,
+                'mrope_section': [2, 1, 1],
+                'mrope_interleaved': True,
+            },
+        },
+    ),
 }
 # (padding, beginning, end of turn): the first three of each list above.
 FAMILIES = tuple(SPECIALS)
@@ -201,7 +273,7 @@ def _tokenizer(family: str) -> transformers.PreTrainedTokenizerFast:
     backend.train_from_iterator([WORDS], trainer)
     specials = SPECIALS[family]
     backend.add_special_tokens([AddedToken(token, special=True) for token in specials])
-    if family == 'qwen3':
+    if family in ('qwen3', 'qwen3_next', 'qwen3_5_text'):
         backend.add_tokens([AddedToken('<think>'), AddedToken('</think>')])
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=backend,
@@ -246,6 +318,15 @@ def _config(family: str, ids: dict[str, int], text: dict[str, Any], vocabulary: 
     if family == 'qwen3':
         config = transformers.Qwen3Config(**{**shape, 'head_dim': 32, **text})
         return config, transformers.Qwen3ForCausalLM, None
+    if family in HYBRIDS:
+        config_class, model_class, other, own = HYBRIDS[family]
+        depth = {**shape, **text}['num_hidden_layers']
+        own = {**own, 'layer_types': (['full_attention', other] * depth)[:depth]}
+        config = getattr(transformers, config_class)(**{**shape, **own, **text})
+        return config, getattr(transformers, model_class), None
+    if family == 'mistral':
+        config = transformers.MistralConfig(**{**shape, 'sliding_window': None, **text})
+        return config, transformers.MistralForCausalLM, None
     if family == 'smolvlm':
         config = transformers.SmolVLMConfig(
             text_config={'model_type': 'llama', **shape, **text},

@@ -62,7 +62,8 @@ class Answer:
         Of each choice; they sum to 1.
     evidence : tuple of Evidence
         The retained frames that the answer's tokens attended to most, best first; the attention of
-        the queries that predicted the answer's tokens, averaged over them, layers and heads.
+        the queries that predicted the answer's tokens, averaged over them, the heads, and the
+        full-attention layers.
     """
 
     text: str
@@ -88,14 +89,14 @@ class Stats:
     budget, capacity : int
         Tokens that may stay per layer, and slots allocated per layer.
     tokens : int
-        Tokens held now, in the fullest layer.
+        Tokens held now, in the fullest layer that the policy bounds.
     tokens_seen, tokens_evicted : int
         Since the start or the last reset.
     frames_seen, frames_retained : int
         Frames observed; frames of which at least one token is held in some layer.
     evictions, answers : int
     kv_bytes : int
-        Bytes of all buffers of the cache, constant.
+        Bytes of all buffers of the cache, sliding windows and states included; constant.
     vision_s, prefill_s, evict_s, decode_s : float
         Seconds of the last frame's encoding and prefill (the mean over its pass, if it came with
         others), the last eviction, and the last answer's mean per generated token.

@@ -116,6 +116,7 @@ class Asking:
         session.cache.rollback(self._mark)
         if self.remember:
             session.evict()
+            session.cache.trim()
         if session._asking is self:
             session._asking = None
 

@@ -116,7 +116,7 @@ class Pass:
     def __init__(self, cache: Any, rows: torch.Tensor | None, evidence: bool,
                  sparse: Sparse | None = None) -> None:
         self.cache, self.rows, self.evidence, self.sparse = cache, rows, evidence, sparse
-        self._masks: dict[tuple[int, int], torch.Tensor] = {}
+        self._masks: dict[tuple[int, int, int], torch.Tensor] = {}
 
     def attend(self, module: nn.Module, query: torch.Tensor, key: torch.Tensor,
                value: torch.Tensor, scaling: float | None) -> torch.Tensor:
@@ -143,28 +143,36 @@ class Pass:
         query = layer.rotate_query(query)
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         queries, held = query.shape[2], key.shape[2]
-        if queries == 1 or self.rows is not None and len(self.rows) == queries:
-            return self._attend_openly(layer.slots, query, key, value, scaling)
-        self._collect_rows(layer, query, key, scaling)
-        # a layer that only sees a window of its own has nothing to skip
-        if self.sparse and not layer.is_sliding and self.sparse.suits(queries, held):
-            return self.sparse.attend(query[0], key[0], value[0], scaling).transpose(0, 1)[None]
+        # a layer that sees a window of its own has nothing to choose, to tell or to skip
+        slots = None if layer.is_sliding else layer.slots
+        asked = slots is not None and self.rows is not None and len(self.rows) == queries
+        if queries == 1 or asked:
+            return self._attend_openly(slots, query, key, value, scaling)
+        if slots is not None:
+            self._collect_rows(slots, query, key, scaling)
+            if self.sparse and self.sparse.suits(queries, held):
+                out = self.sparse.attend(query[0], key[0], value[0], scaling)
+                return out.transpose(0, 1)[None]
         groups = query.shape[1] // key.shape[1]
         if groups > 1 and query.is_cuda:
             # with a mask, CUDA's grouped-query path is the slow math kernel
             key, value = (t.repeat_interleave(groups, 1) for t in (key, value))
-        mask = None if queries == held else self._causal(queries, held, query.device)
+        mask = None
+        if queries < held or layer.is_sliding and held > layer.window:
+            mask = self._mask(queries, held, layer.window or held, query.device)
         out = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling,
             enable_gqa=groups > 1 and not query.is_cuda)
         return out.transpose(1, 2)
 
-    def _causal(self, queries: int, held: int, device: torch.device) -> torch.Tensor:
-        if (queries, held) not in self._masks:
+    def _mask(self, queries: int, held: int, window: int, device: torch.device) -> torch.Tensor:
+        """Let each query see itself and the window - 1 tokens before it: bool [q, K]."""
+        shape = queries, held, window
+        if shape not in self._masks:
             column = torch.arange(held, device=device)
-            row = torch.arange(held - queries, held, device=device)
-            self._masks[queries, held] = column[None] <= row[:, None]
-        return self._masks[queries, held]
+            past = torch.arange(held - queries, held, device=device)[:, None] - column
+            self._masks[shape] = (past >= 0) & (past < window)
+        return self._masks[shape]
 
     def _probabilities(self, query: torch.Tensor, key: torch.Tensor, scaling: float,
                        rows: torch.Tensor | None) -> torch.Tensor:
@@ -198,19 +206,19 @@ class Pass:
             parts.append(mixed.view(-1, asking.shape[2], value.shape[-1]))
             if self.rows is not None:
                 window = window + weights.sum(2)
-        if self.rows is not None:
+        if slots is not None and self.rows is not None:
             slots.add_window(window)
-        if self.evidence:
+        if slots is not None and self.evidence:
             slots.add_evidence(weights[:, :, -1])
         return torch.cat(parts, 1).transpose(0, 1)[None]
 
-    def _collect_rows(self, layer: Any, query: torch.Tensor, key: torch.Tensor,
+    def _collect_rows(self, slots: Any, query: torch.Tensor, key: torch.Tensor,
                       scaling: float) -> None:
         past = key.shape[2] - query.shape[2]
         if self.rows is not None:
-            layer.slots.add_window(sum(
+            slots.add_window(sum(
                 self._probabilities(query[:, :, rows], key, scaling, rows + past).sum(2)
                 for rows in self.rows.split(ROWS_AT_ONCE)))
         if self.evidence:
             weights = self._probabilities(query[:, :, -1:], key, scaling, None)
-            layer.slots.add_evidence(weights.squeeze(2))
+            slots.add_evidence(weights.squeeze(2))

@@ -16,13 +16,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from .cache import kv_shapes
 from .errors import BudgetError
+from .layers import layer_specs, LayerSpec
 from .models import ModelSpec, pick_device, pick_dtype
 from .policies import parse_bytes, Policy
 from .positions import FIELDS
@@ -70,23 +71,41 @@ class Settings:
 
 @dataclass(frozen=True)
 class Plan:
-    """Tokens that may stay per layer, and slots to allocate: the budget and headroom above it."""
+    """Tokens that may stay per layer, and the slots above them."""
 
     budget: int
-    capacity: int
+    headroom: int
+
+    @property
+    def capacity(self) -> int:
+        """Slots to allocate per layer that the policy bounds."""
+        return self.budget + self.headroom
 
 
-def slot_bytes(spec: ModelSpec, policy: Policy, itemsize: int) -> int:
+def _slot(specs: Iterable[LayerSpec], rows: int, channels: int, itemsize: int) -> int:
     """
-    Count the bytes of one slot over all layers.
+    Count the bytes of one slot over some layers.
 
     Master keys, rotated keys and values, and the ledger's rows: int64 fields (as many as M-RoPE
     needs), the policy's running numbers, window and evidence.
     """
-    shapes = kv_shapes(spec.config.get_text_config(decoder=True))
-    rows = {'all': 1, 'layer': len(shapes), 'head': sum(heads for heads, _ in shapes)}
-    return (sum(3 * heads * size * itemsize for heads, size in shapes)
-            + rows[policy.scope] * (8 * FIELDS + 4 * (policy.channels + 2)))
+    return (sum(3 * spec.heads * spec.size * itemsize for spec in specs)
+            + rows * (8 * FIELDS + 4 * (channels + 2)))
+
+
+def slot_bytes(specs: Sequence[LayerSpec], policy: Policy, itemsize: int) -> int:
+    """Count the bytes of one slot over all layers that the policy bounds; 0 if there are none."""
+    full = [spec for spec in specs if spec.full]
+    rows = {'all': min(1, len(full)), 'layer': len(full), 'head': sum(s.heads for s in full)}
+    return _slot(full, rows[policy.scope], policy.channels, itemsize)
+
+
+def fixed_bytes(specs: Sequence[LayerSpec], headroom: int, itemsize: int) -> int:
+    """Count the bytes of the other layers, whatever the budget: their windows and states."""
+    return sum(spec.state_bytes(itemsize) for spec in specs) + sum(
+        (window - 1 + headroom) * _slot(
+            (spec for spec in specs if spec.window == window), 1, 0, itemsize)
+        for window in {spec.window for spec in specs if spec.window})
 
 
 def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, settings: Settings) -> Plan:
@@ -114,11 +133,21 @@ def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, settings: Settings
     least = prefix + frame + text
     what = 'a question' if text == question else f'text ({policy.name})'
     needs = f'system prompt and sinks {prefix}, one frame {frame}, {what} {text} tokens'
-    per_slot = slot_bytes(spec, policy, torch.empty(0, dtype=dtype).element_size())
+    layers = layer_specs(spec.config.get_text_config(decoder=True))
+    window = max(layer.window for layer in layers)
+    if window and window - 1 + headroom + adapter.max_extent > spec.context_limit:
+        raise BudgetError(
+            f'a sliding window of {window} and its headroom of {headroom} pass the context limit '
+            f'{spec.context_limit} of {spec.name}: lower chunk, max_question or max_answer')
     if isinstance(policy.budget, str):
-        budget = parse_bytes(policy.budget) // per_slot - headroom
+        itemsize = torch.empty(0, dtype=dtype).element_size()
+        per_slot = slot_bytes(layers, policy, itemsize)
+        fixed = fixed_bytes(layers, headroom, itemsize)
+        room = parse_bytes(policy.budget) - fixed
+        # without a full layer there is nothing to bound
+        budget = room // per_slot - headroom if per_slot else most if room >= 0 else 0
         if budget < least:
-            size = -(-(least + headroom) * per_slot // 2 ** 20)
+            size = -(-((least + headroom) * per_slot + fixed) // 2 ** 20)
             raise BudgetError(
                 f'budget {policy.budget} holds {max(0, budget)} tokens beside {headroom} of '
                 f'headroom, needs {least} ({needs}): the smallest budget that works is {size}MiB')
@@ -137,7 +166,7 @@ def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, settings: Settings
         raise BudgetError(
             f'budget {budget} and chunk {settings.chunk} never hold the {flex.min_held} tokens '
             '(min_held) from which prefill flex computes less: raise them, or prefill densely')
-    return Plan(budget, budget + headroom)
+    return Plan(budget, headroom)
 
 
 def check_budget(spec: ModelSpec, policy: Policy, *, device: str = 'auto', dtype: str = 'auto',

@@ -22,37 +22,29 @@ afresh from the master, so nothing ever drifts, however often tokens move.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, CacheLayerMixin, get_layer_types_and_kwargs
+from transformers.cache_utils import Cache, CacheLayerMixin
 
 from .chunk import Content
 from .errors import ModelError
-from .positions import FRAME, ledger, Mark, NO_FRAME, Slots
+from .layers import layer_specs, StateLayer
+from .positions import FRAME, INDEX, ledger, Mark, NO_FRAME, Slots
 from .rope import RopeMap, rotate
 
 SCOPES = ('head', 'layer', 'all')
 
 
-def kv_shapes(config: Any) -> list[tuple[int, int]]:
-    """
-    KV heads and head size of every layer, from a text config.
+@dataclass
+class Moment:
+    """A moment of the whole cache to roll back to; valid until the next eviction."""
 
-    Raises
-    ------
-    ModelError
-        If a layer is not plain full attention.
-    """
-    types, _ = get_layer_types_and_kwargs(config)
-    for number, kind in enumerate(types):
-        if kind != 'full_attention':
-            raise ModelError(
-                f'layer {number} of {config.model_type} is {kind!r}: only full_attention layers '
-                'are supported')
-    heads = config.num_attention_heads
-    size = getattr(config, 'head_dim', None) or config.hidden_size // heads
-    return [(getattr(config, 'num_key_value_heads', None) or heads, size)] * len(types)
+    seen: int
+    evicted: int
+    ledgers: list[Mark]
+    states: list[tuple[bool, list[torch.Tensor]]]
 
 
 class KVLayer(CacheLayerMixin):
@@ -71,16 +63,18 @@ class KVLayer(CacheLayerMixin):
         Which cos/sin table.
     dtype : torch.dtype
     device : torch.device
+    window : int
+        How many tokens a query sees, itself included; 0: all that are held.
     """
 
     is_compileable = False
     is_croppable = False
-    is_sliding = False
 
     def __init__(self, slots: Slots, heads: int, size: int, kind: str, table: int,
-                 dtype: torch.dtype, device: torch.device) -> None:
+                 dtype: torch.dtype, device: torch.device, window: int = 0) -> None:
         super().__init__()
-        self.slots, self.kind, self.table = slots, kind, table
+        self.slots, self.kind, self.table, self.window = slots, kind, table, window
+        self.is_sliding = window > 0
         # not zeroed: on a CPU, pages that are never written cost no memory
         shape = (1, heads, slots.capacity, size)
         self.master = torch.empty(shape, dtype=dtype, device=device)
@@ -101,15 +95,16 @@ class KVLayer(CacheLayerMixin):
         Returns
         -------
         tuple of torch.Tensor
-            Rotated keys and values, views of the buffers: [1, Hkv, n + q, D].
+            Rotated keys and values, views of the buffers: [1, Hkv, n + q, D], or of the last
+            window - 1 + q tokens, where the others are beyond every query's window.
         """
-        first = self.slots.count
-        new = slice(first, first + key.shape[2])
+        new = slice(self.slots.count, self.slots.count + key.shape[2])
         self.master[:, :, new] = key
         self.values[:, :, new] = value
         cos, sin = self.slots.rotation[self.table]
         rotate(key, cos, sin, self.kind, out=self.keys[:, :, new])
-        return self.keys[:, :, :new.stop], self.values[:, :, :new.stop]
+        first = max(0, new.start + 1 - self.window) if self.window else 0
+        return self.keys[:, :, first:new.stop], self.values[:, :, first:new.stop]
 
     def rotate_query(self, query: torch.Tensor) -> torch.Tensor:
         """Rotate the chunk's queries [1, H, q, D] to the positions of its keys."""
@@ -134,6 +129,15 @@ class KVLayer(CacheLayerMixin):
         for buffer in (self.master, self.values):
             moved = buffer.view(heads * capacity, size).index_select(0, flat)
             buffer[0, :, :keep.shape[1]] = moved.view(heads, -1, size)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Name what is held, as it is written to a file: views of masters and values."""
+        held = slice(0, self.slots.count)
+        return {'keys': self.master[:, :, held], 'values': self.values[:, :, held]}
+
+    def nbytes(self) -> int:
+        """Count the bytes of the buffers."""
+        return 3 * self.master.numel() * self.master.element_size()
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Do nothing: the buffers exist from the start."""
@@ -161,7 +165,9 @@ class StreamCache(Cache):
         The text config of the model.
     rope : RopeMap
     capacity : int
-        Slots per layer: the budget and the headroom above it.
+        Slots of a layer that the policy bounds: the budget and the headroom above it.
+    headroom : int
+        The headroom alone; a sliding layer has it above its window.
     extent : int
         The most positions that one frame spans (M-RoPE).
     scope : str
@@ -170,41 +176,97 @@ class StreamCache(Cache):
         See :class:`~infmllm_ros.engine.positions.Slots`.
     dtype, device
         Of keys and values.
+
+    Attributes
+    ----------
+    slots : list of Slots
+        The ledgers of the selection groups: of the layers that the policy bounds, the full ones.
+    windows : dict of int to Slots
+        The ledger of the sliding layers of each window; they keep its last tokens by themselves.
+    memory : list of Slots
+        What counts as the memory: `slots`, or the windows of a model that has nothing else.
+    full : list of KVLayer
+    states : list of StateLayer
     """
 
-    def __init__(self, config: Any, rope: RopeMap, capacity: int, extent: int, scope: str,
-                 channels: int, reduce: str, dtype: torch.dtype, device: torch.device) -> None:
-        shapes = kv_shapes(config)
+    def __init__(self, config: Any, rope: RopeMap, capacity: int, headroom: int, extent: int,
+                 scope: str, channels: int, reduce: str, dtype: torch.dtype,
+                 device: torch.device) -> None:
+        specs = layer_specs(config)
+        bounded = [spec for spec in specs if spec.full]
 
         def slots(groups: int, layers: int) -> Slots:
             return Slots(groups, capacity, layers, rope, capacity + extent, dtype, device,
                          channels, reduce)
 
         if scope == 'all':
-            self.slots = [slots(1, len(shapes))]
+            self.slots = [slots(1, len(bounded))] if bounded else []
         else:
-            self.slots = [slots(heads if scope == 'head' else 1, 1) for heads, _ in shapes]
-        super().__init__(layers=[
-            KVLayer(self.slots[number % len(self.slots)], heads, size, rope.layers[number].kind,
-                    rope.layers[number].table, dtype, device)
-            for number, (heads, size) in enumerate(shapes)])
-        self.capacity, self.mrope = capacity, rope.mrope
+            self.slots = [slots(spec.heads if scope == 'head' else 1, 1) for spec in bounded]
+        self.windows = {}
+        for window in sorted({spec.window for spec in specs if spec.window}):
+            room = window - 1 + headroom
+            self.windows[window] = Slots(
+                1, room, 1, rope, room + extent, dtype, device, 0, reduce, whole=True)
+        groups = iter(self.slots * len(bounded) if scope == 'all' else self.slots)
+        layers: list[KVLayer | StateLayer] = []
+        for number, spec in enumerate(specs):
+            if not spec.heads:
+                layers.append(StateLayer(spec, dtype, device))
+                continue
+            layers.append(KVLayer(
+                self.windows[spec.window] if spec.window else next(groups), spec.heads, spec.size,
+                rope.layers[number].kind, rope.layers[number].table, dtype, device, spec.window))
+        super().__init__(layers=layers)
+        self.states = [layer for layer in layers if isinstance(layer, StateLayer)]
+        self.full = [layer for layer, spec in zip(layers, specs, strict=True) if spec.full]
+        self.ledgers = [*self.slots, *self.windows.values()]
+        self.memory = self.slots or self.ledgers
+        self.capacity, self.mrope, self.device = capacity, rope.mrope, device
         self.seen = self.evicted = 0
+        self._before: list | None = None        # the states before a pass that may not count
 
     @property
     def count(self) -> int:
-        """Tokens in the fullest layer."""
-        return max(slots.count for slots in self.slots)
+        """Tokens in the fullest layer that the policy bounds."""
+        return max(slots.count for slots in self.memory)
 
     def nbytes(self) -> int:
         """Bytes of every buffer; constant from the first moment."""
-        tensors = [t for layer in self.layers for t in (layer.master, layer.keys, layer.values)]
-        tensors += [t for s in self.slots for t in (s.meta, s.state, s.window, s.evidence)]
-        return sum(t.numel() * t.element_size() for t in tensors)
+        ledgers = [t for s in self.ledgers for t in (s.meta, s.state, s.window, s.evidence)]
+        return (sum(layer.nbytes() for layer in self.layers)
+                + sum(t.numel() * t.element_size() for t in ledgers))
+
+    def kept(self, layer: int) -> torch.Tensor:
+        """
+        Give the stream indices of the tokens that a layer holds.
+
+        Parameters
+        ----------
+        layer : int
+            Of the model; one of sliding attention holds the last tokens of the stream.
+
+        Returns
+        -------
+        torch.Tensor
+            int64 [KV heads, n], ascending.
+
+        Raises
+        ------
+        ModelError
+            If the layer keeps a state instead of tokens.
+        """
+        kept = self.layers[layer]
+        if isinstance(kept, StateLayer):
+            others = [n for n, one in enumerate(self.layers) if isinstance(one, KVLayer)]
+            raise ModelError(
+                f'layer {layer} keeps a state of constant size, not tokens: ask a layer of '
+                f'{others}')
+        return kept.slots.held(INDEX).expand(kept.keys.shape[1], -1).clone()
 
     def frames(self) -> list[int]:
-        """List the ordinals of the frames of which some layer holds a token, ascending."""
-        found = torch.cat([slots.held(FRAME).flatten().unique() for slots in self.slots])
+        """List the ordinals of the frames of which the memory holds a token, ascending."""
+        found = torch.cat([slots.held(FRAME).flatten().unique() for slots in self.memory])
         return [number for number in found.unique().tolist() if number != NO_FRAME]
 
     def attention_by_frame(self) -> dict[int, float]:
@@ -223,58 +285,83 @@ class StreamCache(Cache):
     def begin(self, chunk: Any, frame: torch.Tensor, stamp: torch.Tensor, windowed: bool,
               ) -> None:
         """Prepare every ledger for a chunk; nothing counts as held before :meth:`commit`."""
-        meta = ledger(chunk, self.seen, frame, stamp, self.mrope).to(self.slots[0].meta.device)
-        for slots in self.slots:
+        self._before = [layer.mark() for layer in self.states]
+        meta = ledger(chunk, self.seen, frame, stamp, self.mrope).to(self.device)
+        # LongRoPE's frequencies follow the length of the whole memory, in sliding layers too
+        end = max(slots.count for slots in self.ledgers) + len(chunk)
+        for slots in self.ledgers:
             if windowed:
                 slots.window.zero_()
-            if slots.begin(meta):
+            if slots.begin(meta, end):
                 self._rotate(slots, slots.repack())
 
     def commit(self) -> None:
         """Count the chunk as held."""
-        for slots in self.slots:
-            self.seen += slots.pending if slots is self.slots[0] else 0
+        self.seen += self.ledgers[0].pending
+        self._before = None
+        for slots in self.ledgers:
             slots.commit()
 
+    def end(self) -> None:
+        """End a pass: without :meth:`commit`, put the states back that it wrote in place."""
+        if self._before is not None:
+            for layer, moment in zip(self.states, self._before, strict=True):
+                layer.rollback(moment)
+            self._before = None
+
     def compact(self, slots: Slots, keep: torch.Tensor) -> None:
-        """Evict from one selection group all but `keep`: int64 [G, m], ascending in each row."""
+        """Evict from one ledger's layers all but `keep`: int64 [G, m], ascending in each row."""
         if keep.shape[1] == slots.count:
             return
-        for layer in self.layers:
-            if layer.slots is slots:
-                layer.compact(keep)
-        self.evicted += slots.count - keep.shape[1] if slots is self.slots[0] else 0
+        for layer in self._layers(slots):
+            layer.compact(keep)
+        self.evicted += slots.count - keep.shape[1] if slots is self.memory[0] else 0
         slots.compact(keep)
         self._rotate(slots, slots.repack())
+
+    def trim(self) -> None:
+        """Leave each sliding layer the last window - 1 tokens: what the next token will see."""
+        for window, slots in self.windows.items():
+            first = max(0, slots.count + 1 - window)
+            self.compact(slots, torch.arange(first, slots.count, device=self.device)[None])
 
     def contents(self, slots: Slots) -> list[Content]:
         """List what each layer of a selection group holds, as views of the buffers."""
         return [Content(number, *(t[0, :, :slots.count]
                                   for t in (layer.master, layer.keys, layer.values)))
-                for number, layer in enumerate(self.layers) if layer.slots is slots]
+                for number, layer in enumerate(self.full) if layer.slots is slots]
 
-    def mark(self) -> tuple[int, int, list[Mark]]:
+    def mark(self) -> Moment:
         """Remember this moment; valid until the next eviction."""
-        return self.seen, self.evicted, [slots.mark() for slots in self.slots]
+        return Moment(self.seen, self.evicted, [slots.mark() for slots in self.ledgers],
+                      [layer.mark() for layer in self.states])
 
-    def rollback(self, mark: tuple[int, int, list[Mark]]) -> None:
+    def rollback(self, moment: Moment) -> None:
         """Return to a marked moment, bit for bit."""
-        self.seen, self.evicted, marks = mark
-        for slots, moment in zip(self.slots, marks, strict=True):
-            slots.rollback(moment)
+        self.seen, self.evicted = moment.seen, moment.evicted
+        for part, mark in zip([*self.ledgers, *self.states],
+                              [*moment.ledgers, *moment.states], strict=True):
+            part.rollback(mark)
 
     def clear(self) -> None:
         """Forget every token."""
         self.seen = self.evicted = 0
-        for slots in self.slots:
+        for slots in self.ledgers:
             slots.clear()
+        for layer in self.states:
+            layer.reset()
 
     def restored(self) -> None:
-        """Derive what follows from the masters and ledgers, after they were loaded from a file."""
-        for slots in self.slots:
+        """Derive what follows from masters, ledgers and states, after they were loaded."""
+        for slots in self.ledgers:
             self._rotate(slots, slots.repack())
+        for layer in self.states:
+            layer.has_previous_state[0] = self.seen > 0
+
+    def _layers(self, slots: Slots) -> list[KVLayer]:
+        return [layer for layer in self.layers
+                if isinstance(layer, KVLayer) and layer.slots is slots]
 
     def _rotate(self, slots: Slots, rotation: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        for layer in self.layers:
-            if layer.slots is slots:
-                layer.rotate_held(rotation)
+        for layer in self._layers(slots):
+            layer.rotate_held(rotation)

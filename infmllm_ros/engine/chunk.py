@@ -89,7 +89,11 @@ def join(chunks: Sequence[Chunk]) -> Chunk:
 
 
 class Content(NamedTuple):
-    """What one layer holds: its number, keys un-rotated and rotated, values; [Hkv, n, D] each."""
+    """
+    What one layer holds: keys un-rotated and rotated, and values, [Hkv, n, D] each.
+
+    `layer` counts the full-attention layers only.
+    """
 
     layer: int
     plain: torch.Tensor

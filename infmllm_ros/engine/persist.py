@@ -52,12 +52,11 @@ def fingerprint(model: StreamingModel) -> str:
 def save(session: StreamingSession, path: Path) -> None:
     """Write to a temporary file beside `path`, then rename: a torn file never takes its name."""
     tensors = {}
-    for number, slots in enumerate(session.cache.slots):
+    for number, slots in enumerate(session.cache.ledgers):
         tensors[f'slots.{number}.meta'] = slots.meta[:, :, :slots.count]
         tensors[f'slots.{number}.state'] = slots.state[:, :, :slots.count]
     for number, layer in enumerate(session.cache.layers):
-        tensors[f'layers.{number}.keys'] = layer.master[:, :, :layer.slots.count]
-        tensors[f'layers.{number}.values'] = layer.values[:, :, :layer.slots.count]
+        tensors |= {f'layers.{number}.{name}': t for name, t in layer.tensors().items()}
     header = {
         'format': FORMAT, 'model': fingerprint(session.model),
         'policy': {'name': session.policy.name, **asdict(session.policy)},
@@ -110,14 +109,14 @@ def load(cls: type[StreamingSession], path: Path, model: StreamingModel) -> Stre
 
 def _fill(session: StreamingSession, header: dict, tensors: dict[str, torch.Tensor]) -> None:
     cache = session.cache
-    for number, slots in enumerate(cache.slots):
+    for number, slots in enumerate(cache.ledgers):
         meta = tensors[f'slots.{number}.meta']
         slots.count = meta.shape[-1]
         slots.meta[:, :, :slots.count] = meta
         slots.state[:, :, :slots.count] = tensors[f'slots.{number}.state']
     for number, layer in enumerate(cache.layers):
-        layer.master[:, :, :layer.slots.count] = tensors[f'layers.{number}.keys']
-        layer.values[:, :, :layer.slots.count] = tensors[f'layers.{number}.values']
+        for name, held in layer.tensors().items():
+            held.copy_(tensors[f'layers.{number}.{name}'])
     cache.seen, cache.evicted = header['seen'], header['evicted']
     cache.restored()
     for name, value in header['counters'].items():

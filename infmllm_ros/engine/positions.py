@@ -69,7 +69,7 @@ def ledger(chunk: Chunk, first: int, frame: torch.Tensor, stamp: torch.Tensor, m
     return out
 
 
-def pack(meta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def pack(meta: torch.Tensor, whole: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Place tokens on M-RoPE's axes, segment after segment, without gaps.
 
@@ -82,6 +82,9 @@ def pack(meta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     ----------
     meta : torch.Tensor
         Ledger, int64 [8, G, n].
+    whole : bool
+        Whether a segment advances the base by its extent however few of its tokens are held: in
+        a sliding window, where only the oldest one can be cut, this keeps the stream's distances.
 
     Returns
     -------
@@ -94,8 +97,10 @@ def pack(meta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     opens = torch.ones_like(segment)
     opens[:, 1:] = segment[:, 1:] != segment[:, :-1]
     run = opens.cumsum(-1) - 1
-    held = torch.zeros_like(run).scatter_add_(1, run, torch.ones_like(run)).gather(1, run)
-    advance = torch.minimum(meta[EXTENT], held)
+    advance = meta[EXTENT]
+    if not whole:
+        held = torch.zeros_like(run).scatter_add_(1, run, torch.ones_like(run)).gather(1, run)
+        advance = torch.minimum(advance, held)
     passed = (advance * opens).cumsum(-1)
     base = passed - advance
     return torch.stack((base, base + meta[ROW], base + meta[COL])), passed[:, -1:]
@@ -132,6 +137,8 @@ class Slots:
         Running numbers that the policy keeps with each token.
     reduce : str
         'mean' or 'max' over the heads (and layers) that share a row.
+    whole : bool
+        See :func:`pack`.
 
     Attributes
     ----------
@@ -142,9 +149,11 @@ class Slots:
     """
 
     def __init__(self, groups: int, capacity: int, layers: int, rope: RopeMap, span: int,
-                 dtype: torch.dtype, device: torch.device, channels: int, reduce: str) -> None:
+                 dtype: torch.dtype, device: torch.device, channels: int, reduce: str,
+                 whole: bool = False) -> None:
         self.groups, self.capacity, self.layers = groups, capacity, layers
         self.rope, self.span, self.dtype, self.reduce = rope, span, dtype, reduce
+        self.whole = whole
         self.meta = torch.zeros(
             FIELDS if rope.mrope else PLAIN_FIELDS, groups, capacity, dtype=torch.long,
             device=device)
@@ -162,9 +171,16 @@ class Slots:
 
     # ---- a pass over the cache
 
-    def begin(self, meta: torch.Tensor) -> bool:
+    def begin(self, meta: torch.Tensor, end: int) -> bool:
         """
-        Take in the ledger [fields, 1, q] of a chunk, not yet counted as held.
+        Take in the ledger of a chunk, not yet counted as held.
+
+        Parameters
+        ----------
+        meta : torch.Tensor
+            int64 [fields, 1, q].
+        end : int
+            Tokens that the fullest layer of the model will hold with it.
 
         Returns
         -------
@@ -177,10 +193,10 @@ class Slots:
         self.meta[:, :, new] = meta
         self.state[:, :, new] = 0
         self.evidence[:, new] = 0
-        regime = self.rope.regime(new.stop)
+        regime = self.rope.regime(end)
         changed, self.regime = regime != self.regime, regime
         if self.rope.mrope:
-            local, self._advance = pack(meta)
+            local, self._advance = pack(meta, self.whole)
             self.rotation = self._rotation(local + self.end)
         else:
             self.rotation = self._rotation(None, new)
@@ -217,7 +233,7 @@ class Slots:
         """Place the held tokens contiguously; cos and sin of each table, [G|1, n, R]."""
         if not self.rope.mrope:
             return self._rotation(None, slice(0, self.count))
-        positions, self.end = pack(self.meta[:, :, :self.count])
+        positions, self.end = pack(self.meta[:, :, :self.count], self.whole)
         return self._rotation(positions)
 
     def compact(self, keep: torch.Tensor) -> None:

@@ -44,9 +44,9 @@ class StreamingSession:
     One memory over one model.
 
     Use it from one thread; only :meth:`Asking.cancel` may come from another. Every call leaves
-    each layer with at most `budget` tokens. A call that fails, also for lack of GPU memory in the
-    midst of a forward pass, leaves the memory as it was; only a question that is to be remembered,
-    and for which something was evicted already, stays when its answer fails.
+    each full-attention layer with at most `budget` tokens. A call that fails, also for lack of GPU
+    memory in the midst of a forward pass, leaves the memory as it was; only a question that is to
+    be remembered, and for which something was evicted already, stays when its answer fails.
 
     Parameters
     ----------
@@ -74,8 +74,8 @@ class StreamingSession:
         self.plan = plan(model.spec, policy, model.dtype, self.settings)
         self.cache = StreamCache(
             model.config.get_text_config(decoder=True), model.rope, self.plan.capacity,
-            self.adapter.max_extent, policy.scope, policy.channels, policy.reduce,
-            model.dtype, model.device)
+            self.plan.headroom, self.adapter.max_extent, policy.scope, policy.channels,
+            policy.reduce, model.dtype, model.device)
         self._prefix = self.prompt.prefix(self.settings.system_prompt)
         self._probe = Chunk(self.prompt.question(policy.probe)) if policy.probe else None
         self._asking: Asking | None = None
@@ -94,6 +94,7 @@ class StreamingSession:
         self.timings = dict.fromkeys(('vision_s', 'prefill_s', 'evict_s', 'decode_s'), 0.0)
         for part in self._parts(self._prefix):
             self.feed(Chunk(part), Role.PREFIX)
+            self.cache.trim()
 
     def observe(self, image: np.ndarray | torch.Tensor, stamp_ns: int = 0,
                 camera: str = '') -> None:
@@ -259,9 +260,8 @@ class StreamingSession:
         return asking.answer
 
     def kept(self, layer: int) -> torch.Tensor:
-        """Stream indices of the tokens that a layer holds: int64 [KV heads, n], ascending."""
-        keys = self.cache.layers[layer]
-        return keys.slots.held(INDEX).expand(keys.keys.shape[1], -1).clone()
+        """Stream indices of the tokens that a layer holds; see :meth:`StreamCache.kept`."""
+        return self.cache.kept(layer)
 
     def stats(self) -> Stats:
         """Count what the memory holds."""
@@ -332,13 +332,16 @@ class StreamingSession:
         if chunk.features is not None:
             inputs['mm_encoder_outputs'] = chunk.features
         past, out = cache.count, None
-        with streaming():
-            if logits:
-                out = self.model.model(**inputs, logits_to_keep=logits).logits[0]
-            else:       # spares the product with the vocabulary
-                self.model.model.base_model(**inputs)
-        if commit:
-            cache.commit()
+        try:
+            with streaming():
+                if logits:
+                    out = self.model.model(**inputs, logits_to_keep=logits).logits[0]
+                else:       # spares the product with the vocabulary
+                    self.model.model.base_model(**inputs)
+            if commit:
+                cache.commit()
+        finally:
+            cache.end()
         if rows is not None:
             self._score(rows, past, len(chunk))
         return out
@@ -359,6 +362,7 @@ class StreamingSession:
         if self._probe is not None and self._chunks % self.policy.probe_every == 0:
             self.feed(self._probe, Role.PROBE, commit=False)
         self.evict()
+        self.cache.trim()
 
     def evict(self) -> None:
         """Let the policy choose what stays, where a group is over budget."""
@@ -370,7 +374,7 @@ class StreamingSession:
                 self.cache.compact(slots, self.policy.select(View(
                     held, budget, min(protected, held),
                     *map(slots.held, (INDEX, FRAME, KIND, STAMP, ROW, COL)),
-                    slots.state[:, :, :held], group, len(self.cache.layers),
+                    slots.state[:, :, :held], group, len(self.cache.full),
                     self.cache.contents(slots) if self.policy.reads else ())))
                 if slots.count < held and slots is self.cache.slots[0]:
                     self.evictions += 1
@@ -384,7 +388,7 @@ class StreamingSession:
 
     def _admit(self, tokens: int) -> None:
         held, budget = self.cache.count, self.plan.budget
-        if self.policy.refuses and held + tokens > budget:
+        if self.policy.refuses and self.cache.slots and held + tokens > budget:
             raise ContextFull(
                 f'the memory holds {held} tokens and {tokens} more would pass the budget {budget} '
                 f'of policy {self.policy.name!r}: reset it, or choose a policy that evicts')

@@ -51,19 +51,19 @@ def happen(target, model, kind, value, number):
 def test_no_layer_exceeds_the_budget_and_no_buffer_moves(family, row, events):
     model = load(family)
     target = session(family, row, BUDGET)
-    layers = model.config.get_text_config(decoder=True).num_hidden_layers
+    layers = zoo.holders(target)
     size = target.stats().kv_bytes
     buffers = zoo.buffers(target)
     for number, (kind, value) in enumerate(events):
-        before = [target.kept(layer) for layer in range(layers)]
+        before = [target.kept(layer) for layer in layers]
         try:
             happen(target, model, kind, value, number)
         except ContextFull:
             assert row == 'full'
-            after = [target.kept(layer) for layer in range(layers)]
+            after = [target.kept(layer) for layer in layers]
             assert all((a == b).all() for a, b in zip(after, before))
         stats = target.stats()
-        held = [target.kept(layer) for layer in range(layers)]
+        held = [target.kept(layer) for layer in layers]
         assert max(kept.shape[1] for kept in held) == stats.tokens <= BUDGET
         for kept in held:
             assert (kept[:, 1:] > kept[:, :-1]).all(), 'not in stream order'

@@ -20,7 +20,7 @@ from pathlib import Path
 import shutil
 
 from infmllm_ros.engine import inspect_model, load_model, ModelError
-from infmllm_ros.engine.cache import kv_shapes
+from infmllm_ros.engine.layers import layer_specs
 from infmllm_ros.engine.models import pick_dtype
 import numpy as np
 import pytest
@@ -191,8 +191,16 @@ def test_the_shapes_of_the_cache_are_known_without_weights(family):
     model, plain = zoo.load(family), zoo.plain(family)
     with torch.no_grad():
         cache = plain(input_ids=zoo.words(model, 10, seed=0)[None]).past_key_values
-    shapes = kv_shapes(model.spec.config.get_text_config(decoder=True))
-    assert shapes == [(layer.keys.shape[1], layer.keys.shape[3]) for layer in cache.layers]
+    specs = layer_specs(model.spec.config.get_text_config(decoder=True))
+    for spec, layer in zip(specs, cache.layers, strict=True):
+        if spec.heads:
+            assert (spec.heads, spec.size) == (layer.keys.shape[1], layer.keys.shape[3])
+            assert spec.window == getattr(layer, 'sliding_window', 0)
+        else:
+            states = [*layer.conv_states.values(), *layer.recurrent_states.values()]
+            assert [spec.conv, spec.recurrent] == [() if s is None else s.shape for s in states]
+            held = sum(s.numel() * s.element_size() for s in states if s is not None)
+            assert spec.state_bytes(4) == held
     assert model.spec.context_limit == 4096
 
 

@@ -162,7 +162,8 @@ def test_space_around_a_question_does_not_change_it():
 @pytest.mark.parametrize('family', zoo.FAMILIES)
 def test_an_answer_stops_at_the_end_of_the_turn_and_of_the_text(family):
     tokenizer = tokens(family)
-    end = {'llama': '<|eot_id|>', 'smolvlm': '<end_of_utterance>'}.get(family, '<|im_end|>')
+    end = {'llama': '<|eot_id|>', 'smolvlm': '<end_of_utterance>',
+           'gemma3_text': '<end_of_turn>'}.get(family, '<|im_end|>')
     assert prompt(family).stop_ids == {
         tokenizer.convert_tokens_to_ids(end), tokenizer.pad_token_id}
 

@@ -100,8 +100,11 @@ def test_a_question_that_never_was_does_not_change_what_follows(family):
 
 
 @pytest.mark.parametrize('row', ['saddle', 'saddle_heads', 'recent_frames'])
-@pytest.mark.parametrize('family', ['smolvlm', 'qwen3_vl'])
-@pytest.mark.parametrize('call', ['observe', 'tell', 'ask', 'choose', 'decode'])
+@pytest.mark.parametrize(('family', 'call'), [
+    (family, call)
+    for family in ('smolvlm', 'qwen3_vl', 'gemma3_text', 'lfm2', 'qwen3_5_text')
+    for call in ('observe', 'tell', 'ask', 'choose', 'decode')
+    if call != 'observe' or family in zoo.SIGHTED])
 def test_a_pass_that_fails_leaves_no_trace(family, row, call, tmp_path):
     """A GPU may run out of memory in the middle of any forward pass."""
     target = lived(family, row)
@@ -126,7 +129,9 @@ def test_a_pass_that_fails_leaves_no_trace(family, row, call, tmp_path):
             target.answer('Where is the cup?', max_tokens=6, choices=choices)
     broken.remove()
     assert same(memory(target, tmp_path), before)
-    assert target.frames_seen == 6 and target.newest.ordinal == 5
+    frames = 6 if model.adapter.sees else 0
+    assert target.frames_seen == frames
+    assert target.newest == (target.frames[5] if frames else None)
     assert target.answer('Where is the cup?', max_tokens=6).text == expected
 
 

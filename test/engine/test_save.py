@@ -21,9 +21,9 @@ import sys
 
 from infmllm_ros.engine import load_model, MemoryFileError, StreamingSession
 import pytest
-from zoo import folder, load, POLICIES, session, show, words
+from zoo import folder, holders, load, POLICIES, session, show, words
 
-FAMILIES = ('smolvlm', 'qwen2_5_vl', 'llama')
+FAMILIES = ('smolvlm', 'qwen2_5_vl', 'llama', 'gemma3_text', 'qwen3_5_text')
 
 REVIVE = """
 import json, sys
@@ -34,8 +34,8 @@ out = []
 for folder, path in json.loads(sys.argv[1]):
     model = load_model(folder, device='cpu', dtype='float32')
     session = StreamingSession.load(path, model)
-    layers = model.config.get_text_config(decoder=True).num_hidden_layers
-    kept = [session.kept(layer).tolist() for layer in range(layers)]
+    layers = [n for n, layer in enumerate(session.cache.layers) if hasattr(layer, 'slots')]
+    kept = [session.kept(layer).tolist() for layer in layers]
     answer = session.answer('Where is the cup?', max_tokens=8)
     session.tell(torch.arange(40, 70))
     out.append([kept, answer.text, answer.stamp_ns, [list(vars(e).values()) for e in
@@ -64,7 +64,7 @@ def test_a_new_process_remembers_and_answers_alike(tmp_path):
             path = tmp_path / f'{family}-{row}.memory'
             target.save(path)
             work.append((str(folder(family)), str(path)))
-            kept = [target.kept(layer).tolist() for layer in range(3)]
+            kept = [target.kept(layer).tolist() for layer in holders(target)]
             answer = target.answer('Where is the cup?', max_tokens=8)
             target.tell(torch.arange(40, 70))  # the policy's own scores must have come along
             expected.append([kept, answer.text, answer.stamp_ns,

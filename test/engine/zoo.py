@@ -32,7 +32,7 @@ import torch
 import transformers
 
 SIGHTED = ('smolvlm', 'llava_onevision', 'qwen2_5_vl', 'qwen3_vl')
-TEXT_ONLY = ('llama', 'qwen2', 'qwen3')
+TEXT_ONLY = ('llama', 'qwen2', 'qwen3', 'gemma3_text', 'lfm2', 'qwen3_5_text')
 FAMILIES = SIGHTED + TEXT_ONLY
 
 # name of the row -> (policy, fields); every row is held to invariants 1, 2, 4, 6, 7, 8 and 9
@@ -167,7 +167,14 @@ def buffers(target: StreamingSession) -> dict[tuple, tuple]:
     found = {
         (number, name): (value.data_ptr(), value.untyped_storage().nbytes())
         for number, layer in enumerate(target.cache.layers)
-        for name, value in vars(layer).items() if isinstance(value, torch.Tensor)}
+        for name, part in vars(layer).items()
+        for value in (part.values() if isinstance(part, dict) else [part])
+        if isinstance(value, torch.Tensor)}
     total = target.stats().kv_bytes
     assert sum(size for _, size in found.values()) > total / 2  # the rest are ledgers
     return found
+
+
+def holders(target: StreamingSession) -> list[int]:
+    """List the layers that hold tokens: all but those that carry a state."""
+    return [number for number, layer in enumerate(target.cache.layers) if hasattr(layer, 'slots')]

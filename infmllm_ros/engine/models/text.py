@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Text-only families: Llama, Qwen2, Qwen3."""
+"""Text-only families, with full, sliding and linear attention and with convolutions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from ..features import Features
 class Text(Adapter):
     """A language model without eyes: `tell` and `ask` only."""
 
-    model_types = ('llama', 'qwen2', 'qwen3')
+    model_types = ('llama', 'mistral', 'qwen2', 'qwen3', 'gemma3_text', 'lfm2', 'qwen3_next',
+                   'qwen3_5_text')
     sees = False
 
     def configure(self, settings: dict[str, Any], tokens_per_frame: int | None) -> int:

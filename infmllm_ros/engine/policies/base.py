@@ -121,7 +121,7 @@ class View:
     group : int
         Which of the cache's selection groups this is.
     depth : int
-        Layers of the model.
+        Full-attention layers of the model: those that a policy bounds.
     contents : sequence of Content
         Keys and values of the group's layers, for a policy that `reads` them.
     """
