@@ -91,8 +91,9 @@ class Stats:
         Tokens held now, in the fullest layer.
     tokens_seen, tokens_evicted : int
         Since the start or the last reset.
-    frames_seen, frames_retained : int
-        Frames observed; frames of which at least one token is held in some layer.
+    frames_seen, frames_skipped, frames_retained : int
+        Frames taken in; frames that were not, as duplicates; frames of which at least one token is
+        held in some layer.
     evictions, answers : int
     kv_bytes : int
         Bytes of all buffers of the cache, constant.
@@ -107,6 +108,7 @@ class Stats:
     tokens_seen: int
     tokens_evicted: int
     frames_seen: int
+    frames_skipped: int
     frames_retained: int
     evictions: int
     answers: int

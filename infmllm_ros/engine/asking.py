@@ -24,7 +24,7 @@ from typing import Any, TYPE_CHECKING
 
 import torch
 
-from .answer import Answer
+from .answer import Answer, Evidence
 from .chunk import Chunk
 from .decode import Detokenizer, Sampler, Sampling
 from .errors import QuestionError
@@ -32,6 +32,9 @@ from .policies import Role
 
 if TYPE_CHECKING:
     from .session import StreamingSession
+
+
+EVIDENCE = 8  # frames named by an answer
 
 
 class Asking:
@@ -81,7 +84,8 @@ class Asking:
         for slots in session.cache.slots:
             slots.evidence.zero_()
         logits = self._step(self.question, Role.QUESTION)
-        if self.remember:
+        # where it only sees a part, it has no say in what stays
+        if self.remember and session.glance is None:
             # as in the paper: the question chooses what stays before the answer is decoded
             held = session.cache.evicted
             session.evict()
@@ -99,7 +103,7 @@ class Asking:
         return Answer(
             text, reason, len(tokens), first - self._start, now - self._start,
             newest.stamp_ns if newest else None, newest.camera if newest else '',
-            evidence=session.evidence(self._passes), token_ids=tuple(tokens), **choice)
+            evidence=self._evidence(), token_ids=tuple(tokens), **choice)
 
     def remembered(self, tokens: Sequence[int]) -> None:
         """Close the turn in the memory, after the tokens that are not in it yet."""
@@ -111,10 +115,20 @@ class Asking:
         """Leave the cache as the question found it, or within the budget with it."""
         session = self.session
         session.cache.rollback(self._mark)
+        if session.glance:
+            session.glance.close()
         if self.remember:
             session.evict()
         if session._asking is self:
             session._asking = None
+
+    def _evidence(self) -> tuple[Evidence, ...]:
+        """Name the retained frames that the answer's queries attended to most."""
+        frames, weights = self.session.frames, self.session.cache.attention_by_frame()
+        best = sorted(weights, key=lambda frame: -weights[frame])[:EVIDENCE]
+        return tuple(
+            Evidence(number, frames[number].stamp_ns, frames[number].camera,
+                     weights[number] / max(1, self._passes)) for number in best)
 
     def _step(self, chunk: Chunk, role: Role) -> torch.Tensor:
         self._passes += 1

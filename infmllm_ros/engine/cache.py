@@ -111,9 +111,10 @@ class KVLayer(CacheLayerMixin):
         rotate(key, cos, sin, self.kind, out=self.keys[:, :, new])
         return self.keys[:, :, :new.stop], self.values[:, :, :new.stop]
 
-    def rotate_query(self, query: torch.Tensor) -> torch.Tensor:
-        """Rotate the chunk's queries [1, H, q, D] to the positions of its keys."""
-        cos, sin = self.slots.rotation[self.table]
+    def rotate_query(self, query: torch.Tensor,
+                     turn: tuple[torch.Tensor, torch.Tensor] | None = None) -> torch.Tensor:
+        """Rotate queries [1, H, q, D]: to the positions of the chunk's keys, or by cos and sin."""
+        cos, sin = turn or self.slots.rotation[self.table]
         if cos.shape[0] > 1:        # each KV head has its own positions
             repeats = query.shape[1] // cos.shape[0]
             cos, sin = cos.repeat_interleave(repeats, 0), sin.repeat_interleave(repeats, 0)
@@ -268,8 +269,8 @@ class StreamCache(Cache):
         for slots in self.slots:
             slots.clear()
 
-    def restored(self) -> None:
-        """Derive what follows from the masters and ledgers, after they were loaded from a file."""
+    def derive(self) -> None:
+        """Derive what follows from the masters and ledgers: positions and the working copies."""
         for slots in self.slots:
             self._rotate(slots, slots.repack())
 

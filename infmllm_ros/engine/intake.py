@@ -43,6 +43,22 @@ def token_ids(ids: Sequence[int] | torch.Tensor, vocabulary: int) -> torch.Tenso
     return whole
 
 
+def answer_length(tokens: int | None, most: int) -> int:
+    """
+    Check how many tokens an answer may have; None: as many as a session allows.
+
+    Raises
+    ------
+    QuestionError
+        If it allows fewer.
+    """
+    tokens = most if tokens is None else tokens
+    if tokens not in range(1, most + 1):
+        raise QuestionError(
+            f'max_tokens is {tokens}, must be between 1 and max_answer {most} of the session')
+    return tokens
+
+
 def question_ids(question: str, prompt: Prompt, limit: int) -> torch.Tensor:
     """
     Tokenize a question with the turns around it: int64 [n <= limit].

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .session import StreamingSession
 
 FORMAT = 2
-COUNTERS = ('frames_seen', 'evictions', 'answers', '_chunks', '_first_stamp')
+COUNTERS = ('frames_seen', 'frames_skipped', 'evictions', 'answers', '_chunks', '_first_stamp')
 
 
 def fingerprint(model: StreamingModel) -> str:
@@ -58,6 +58,8 @@ def save(session: StreamingSession, path: Path) -> None:
     for number, layer in enumerate(session.cache.layers):
         tensors[f'layers.{number}.keys'] = layer.master[:, :, :layer.slots.count]
         tensors[f'layers.{number}.values'] = layer.values[:, :, :layer.slots.count]
+    for camera, features in session.filter.last.items():
+        tensors[f'filter.{camera}'] = features
     header = {
         'format': FORMAT, 'model': fingerprint(session.model),
         'policy': {'name': session.policy.name, **asdict(session.policy)},
@@ -119,7 +121,9 @@ def _fill(session: StreamingSession, header: dict, tensors: dict[str, torch.Tens
         layer.master[:, :, :layer.slots.count] = tensors[f'layers.{number}.keys']
         layer.values[:, :, :layer.slots.count] = tensors[f'layers.{number}.values']
     cache.seen, cache.evicted = header['seen'], header['evicted']
-    cache.restored()
+    cache.derive()
+    session.filter.last = {key.removeprefix('filter.'): features.to(session.model.device)
+                           for key, features in tensors.items() if key.startswith('filter.')}
     for name, value in header['counters'].items():
         setattr(session, name, value)
     session.frames = {frame[0]: Frame(*frame) for frame in header['frames']}

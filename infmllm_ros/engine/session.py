@@ -25,20 +25,20 @@ import numpy as np
 import torch
 
 from . import intake, persist
-from .answer import Answer, Evidence, Frame, Stats
+from .answer import Answer, Frame, Stats
 from .asking import Asking, choose
 from .attention import Pass, streaming
 from .budget import plan, Settings
 from .cache import StreamCache
 from .chunk import Chunk
 from .decode import Sampling
-from .errors import ContextFull, ModelError, QuestionError
+from .duplicates import FrameFilter
+from .errors import ContextFull, ModelError
+from .glance import Glance
 from .models import StreamingModel
 from .policies import Policy, Role, View
-from .positions import COL, FRAME, INDEX, KIND, NO_FRAME, ROW, STAMP
+from .positions import INDEX, NO_FRAME
 from .rope import RopeMap
-
-EVIDENCE = 8  # frames named by an answer
 
 
 class StreamingSession:
@@ -80,6 +80,7 @@ class StreamingSession:
             model.dtype, model.device)
         self._prefix = self.prompt.prefix(self.settings.system_prompt)
         self._probe = Chunk(self.prompt.question(policy.probe)) if policy.probe else None
+        self.glance = Glance(self.cache, policy, self.view) if policy.retrieves else None
         self._asking: Asking | None = None
         self.reset()
 
@@ -91,7 +92,9 @@ class StreamingSession:
         self.cache.clear()
         self.frames: dict[int, Frame] = {}
         self.newest: Frame | None = None
-        self.frames_seen = self.evictions = self.answers = self._chunks = 0
+        self.filter = FrameFilter(self.policy.duplicate)
+        self.frames_seen = self.frames_skipped = 0
+        self.evictions = self.answers = self._chunks = 0
         self._first_stamp: int | None = None
         self.timings = dict.fromkeys(('vision_s', 'prefill_s', 'evict_s', 'decode_s'), 0.0)
         for part in self._parts(self._prefix):
@@ -100,7 +103,7 @@ class StreamingSession:
     def observe(self, image: np.ndarray | torch.Tensor, stamp_ns: int = 0,
                 camera: str = '') -> None:
         """
-        Take a camera frame into the memory.
+        Take a camera frame into the memory, unless the policy skips it as a duplicate.
 
         Parameters
         ----------
@@ -129,6 +132,10 @@ class StreamingSession:
         chunk = self.adapter.encode(
             self.model.model, image, max(0, stamp_ns - first) / 1e9, camera)
         encoded = perf_counter()
+        if self.filter.repeats(chunk, camera):
+            self.frames_skipped += 1
+            self.timings['vision_s'] = encoded - start
+            return
         self._admit(len(chunk))
         frame = Frame(self.frames_seen, stamp_ns, camera)
         self.feed(chunk, Role.FRAME, frame=frame)
@@ -137,6 +144,7 @@ class StreamingSession:
         self._first_stamp = first
         self.newest = self.frames[self.frames_seen] = frame
         self.frames_seen += 1
+        self.filter.take(chunk, camera)
         self._after()
 
     def tell(self, text: str | Sequence[int] | torch.Tensor) -> None:
@@ -206,11 +214,7 @@ class StreamingSession:
             Under the `full` policy, if the question is to be remembered.
         """
         self._settle()
-        max_tokens = self.settings.max_answer if max_tokens is None else max_tokens
-        if max_tokens not in range(1, self.settings.max_answer + 1):
-            raise QuestionError(
-                f'max_tokens is {max_tokens}, must be between 1 and max_answer '
-                f'{self.settings.max_answer} of the session')
+        max_tokens = intake.answer_length(max_tokens, self.settings.max_answer)
         remember = self.settings.remember if remember is None else remember
         ids = intake.question_ids(question, self.prompt, self.settings.max_question)
         if remember:
@@ -259,8 +263,9 @@ class StreamingSession:
         return Stats(
             budget=self.plan.budget, capacity=self.plan.capacity, tokens=cache.count,
             tokens_seen=cache.seen, tokens_evicted=cache.evicted, frames_seen=self.frames_seen,
-            frames_retained=len(cache.frames()), evictions=self.evictions,
-            answers=self.answers, kv_bytes=cache.nbytes(), **self.timings)
+            frames_skipped=self.frames_skipped, frames_retained=len(cache.frames()),
+            evictions=self.evictions, answers=self.answers, kv_bytes=cache.nbytes(),
+            **self.timings)
 
     def save(self, path: str | Path) -> None:
         """Write the memory to a file, whole or not at all."""
@@ -318,7 +323,8 @@ class StreamingSession:
         inputs: dict[str, Any] = {
             'input_ids': chunk.ids.to(device)[None], 'past_key_values': cache, 'use_cache': True,
             'position_ids': torch.zeros(shape, dtype=torch.long, device=device),
-            'stream': Pass(cache, rows, evidence, self.settings.prefill)}
+            'stream': Pass(cache, rows, evidence, self.settings.prefill, self.policy.among,
+                           self.glance if role in (Role.QUESTION, Role.ANSWER) else None)}
         if chunk.features is not None:
             inputs['mm_encoder_outputs'] = chunk.features
         past, out = cache.count, None
@@ -352,29 +358,23 @@ class StreamingSession:
 
     def evict(self) -> None:
         """Let the policy choose what stays, where a group is over budget."""
-        start, budget = perf_counter(), self.plan.budget
-        protected = max(len(self._prefix), self.policy.sinks)
+        start = perf_counter()
         for group, slots in enumerate(self.cache.slots):
-            if slots.count > budget or self.policy.eager:
+            if slots.count > self.plan.budget or self.policy.eager:
                 held = slots.count
-                self.cache.compact(slots, self.policy.select(View(
-                    held, budget, min(protected, held),
-                    *map(slots.held, (INDEX, FRAME, KIND, STAMP, ROW, COL)),
-                    slots.state[:, :, :held], group, len(self.cache.layers),
-                    self.cache.contents(slots) if self.policy.reads else ())))
+                self.cache.compact(slots, self.policy.select(self.view(group)))
                 if slots.count < held and slots is self.cache.slots[0]:
                     self.evictions += 1
                     self.timings['evict_s'] = perf_counter() - start
         if len(self.frames) > 2 * self.plan.budget + 64:
             self.frames = {number: self.frames[number] for number in self.cache.frames()}
 
-    def evidence(self, passes: int) -> tuple[Evidence, ...]:
-        """Name the retained frames that collected the most attention over `passes` queries."""
-        weights = self.cache.attention_by_frame()
-        best = sorted(weights, key=lambda frame: -weights[frame])[:EVIDENCE]
-        return tuple(
-            Evidence(number, self.frames[number].stamp_ns, self.frames[number].camera,
-                     weights[number] / max(1, passes)) for number in best)
+    def view(self, group: int) -> View:
+        """Show one selection group to the policy."""
+        slots = self.cache.slots[group]
+        return View.of(
+            slots, self.plan.budget, max(len(self._prefix), self.policy.sinks), group,
+            len(self.cache.layers), self.cache.contents(slots) if self.policy.reads else ())
 
     def _parts(self, ids: torch.Tensor) -> list[torch.Tensor]:
         """Cut token ids into chunks; none if there are none."""
