@@ -29,7 +29,7 @@ from ..chunk import Chunk, Content, Kind
 @dataclass
 class LiveVLM(Policy):
     """
-    Keep recent tokens and the best vision tokens of each stretch of time; show a few to questions.
+    Keep recent tokens and vision of all times; retrieve pages for questions.
 
     Source: LiveVLM (arXiv 2505.15269v2). Short-term memory: the most recent tokens, whole.
     Long-term memory, when over budget, by Vision Sink Bucketing: with Q the last `rows` vision
@@ -42,8 +42,8 @@ class LiveVLM(Policy):
 
     For a question, Position-agnostic Retrieval: the long-term memory is cut into pages of `page`
     tokens; a page's key is the mean of its keys, a page's score the attention of the question's
-    queries to it, both before RoPE; `retrieved` of M stay in sight, with the short-term memory,
-    at positions without gaps. The memory itself does not change. Open in the paper:
+    queries to it, both before RoPE; the best, `retrieved` of the long-term room, stay in sight with
+    the short-term memory, at positions without gaps. The memory itself does not change. Open in the paper:
 
     * `recent`: the size of the short-term memory is not published. A quarter, as elsewhere here.
     * `rows`: not published. 32: a sixth of a frame of 196 tokens, so that scoring costs a sixth of
@@ -58,11 +58,11 @@ class LiveVLM(Policy):
       and are in sight of every question: what was told must not lose a vote among pictures.
       The tokens around a frame leave when it stops being recent.
     * `scope`: a score per token and layer, as in the paper; `all` averages over layers.
-    * `retrieved`: 40 % as in the paper, of M: while less than that is held, all is in sight.
+    * `retrieved`: 40 % as in the paper, of what may be held: while less than that is held, all is in sight.
     * `duplicate`: neither measure nor threshold is published; what is compared is said in
       :class:`~infmllm_ros.engine.duplicates.FrameFilter`. To the bundled model, noise of 8 grey
       levels leaves every token above 0.995; a strange spot on a hundredth of the picture does
-      not, two times in three. No other model was measured.
+      not, three times in four. No other model was measured.
 
     A question's tokens choose nothing that stays: compression here looks at vision alone.
     """
@@ -84,8 +84,8 @@ class LiveVLM(Policy):
     retrieved: float = option(
         0.4, 'share of the long-term memory that a question sees; 1 = all', low=0, high=1)
     duplicate: float = option(
-        0.995, 'cosine from which all tokens of a frame repeat those of the last one taken in from '
-        'its camera, and it is skipped; 0 = none is', low=0, high=1)
+        0.995, "cosine from which all tokens of a frame repeat those of its camera's last one, "
+        'and it is skipped; 0 = none is', low=0, high=1)
 
     @property
     def retrieves(self) -> bool:
