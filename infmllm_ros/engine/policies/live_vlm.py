@@ -42,8 +42,9 @@ class LiveVLM(Policy):
 
     For a question, Position-agnostic Retrieval: the long-term memory is cut into pages of `page`
     tokens; a page's key is the mean of its keys, a page's score the attention of the question's
-    queries to it, both before RoPE; the best, `retrieved` of the long-term room, stay in sight with
-    the short-term memory, at positions without gaps. The memory itself does not change. Open in the paper:
+    queries to it, both before RoPE; the best, `retrieved` of the long-term room, stay in sight
+    with the short-term memory, at positions without gaps. The memory itself does not change. Open
+    in the paper:
 
     * `recent`: the size of the short-term memory is not published. A quarter, as elsewhere here.
     * `rows`: not published. 32: a sixth of a frame of 196 tokens, so that scoring costs a sixth of
@@ -58,7 +59,7 @@ class LiveVLM(Policy):
       and are in sight of every question: what was told must not lose a vote among pictures.
       The tokens around a frame leave when it stops being recent.
     * `scope`: a score per token and layer, as in the paper; `all` averages over layers.
-    * `retrieved`: 40 % as in the paper, of what may be held: while less than that is held, all is in sight.
+    * `retrieved`: 40 %, as in the paper, of what may be held: what is short is seen whole.
     * `duplicate`: neither measure nor threshold is published; what is compared is said in
       :class:`~infmllm_ros.engine.duplicates.FrameFilter`. To the bundled model, noise of 8 grey
       levels leaves every token above 0.995; a strange spot on a hundredth of the picture does
