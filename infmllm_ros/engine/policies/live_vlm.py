@@ -21,6 +21,7 @@ from math import ceil
 from typing import ClassVar
 
 import torch
+from torch.nn import functional
 
 from .base import keep_best, last, option, Policy, Role, share_of, View
 from ..chunk import Chunk, Content, Kind
@@ -165,20 +166,20 @@ class LiveVLM(Policy):
         paged = torch.zeros(view.count, dtype=torch.bool, device=query.device)
         paged[old] = view.frame[0, old] >= 0
         slots = paged.nonzero()[:, 0]
-        number = torch.arange(len(slots), device=slots.device) // self.page
         pages, most = -(-len(slots) // self.page), ceil(self.retrieved * room / self.page)
         visible = ~paged
         if pages <= most:
             visible[:] = True
         else:
-            sizes = number.bincount(minlength=pages)
-            keys = query.new_zeros(len(content.plain), pages, query.shape[-1]).index_add_(
-                1, number, content.plain[:, slots].float()) / sizes[:, None]
+            short = pages * self.page - len(slots)          # of the last page
+            keys = functional.pad(content.plain[:, slots].float(), (0, 0, 0, short))
+            keys = keys.unflatten(1, (pages, self.page)).mean(2)
+            keys[:, -1] *= self.page / (self.page - short)
             queries = query.reshape(len(keys), -1, query.shape[-1])
             attention = torch.matmul(queries, keys.transpose(1, 2)).softmax(-1).mean((0, 1))
             chosen = torch.zeros_like(visible[:pages])
             chosen[attention.topk(most).indices] = True
-            visible[slots] = chosen[number]
+            visible[slots] = chosen.repeat_interleave(self.page)[:len(slots)]
         return visible.nonzero()[:, 0]
 
     def _long_term(self, view: View) -> tuple[slice, int]:
