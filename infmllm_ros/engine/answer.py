@@ -92,8 +92,9 @@ class Stats:
         Tokens held now, in the fullest layer that the policy bounds.
     tokens_seen, tokens_evicted : int
         Since the start or the last reset.
-    frames_seen, frames_retained : int
-        Frames observed; frames of which at least one token is held in some layer.
+    frames_seen, frames_skipped, frames_retained : int
+        Frames taken in; frames that were not, as duplicates; frames of which at least one token is
+        held in some layer.
     evictions, answers : int
     kv_bytes : int
         Bytes of all buffers of the cache, sliding windows and states included; constant.
@@ -108,6 +109,7 @@ class Stats:
     tokens_seen: int
     tokens_evicted: int
     frames_seen: int
+    frames_skipped: int
     frames_retained: int
     evictions: int
     answers: int

@@ -84,7 +84,8 @@ class Asking:
         for slots in session.cache.slots:
             slots.evidence.zero_()
         logits = self._step(self.question, Role.QUESTION)
-        if self.remember:
+        # where it only sees a part, it has no say in what stays
+        if self.remember and session.glance is None:
             # as in the paper: the question chooses what stays before the answer is decoded
             held = session.cache.evicted
             session.evict()
@@ -114,6 +115,8 @@ class Asking:
         """Leave the cache as the question found it, or within the budget with it."""
         session = self.session
         session.cache.rollback(self._mark)
+        if session.glance:
+            session.glance.close()
         if self.remember:
             session.evict()
             session.cache.trim()

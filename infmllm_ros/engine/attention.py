@@ -111,11 +111,18 @@ class Pass:
     sparse : Sparse or None
         How long chunks are computed; None: like all others. Window and evidence are exact in
         either case.
+    among : int or None
+        The kind of tokens among which the window's queries share out their attention; None: all.
+        The queries must be of that kind.
+    glance : Glance or None
+        What the chunk sees of the memory; None: all.
     """
 
     def __init__(self, cache: Any, rows: torch.Tensor | None, evidence: bool,
-                 sparse: Sparse | None = None) -> None:
+                 sparse: Sparse | None = None, among: int | None = None, glance: Any = None,
+                 ) -> None:
         self.cache, self.rows, self.evidence, self.sparse = cache, rows, evidence, sparse
+        self.among, self.glance = among, glance
         self._masks: dict[tuple[int, int, int], torch.Tensor] = {}
 
     def attend(self, module: nn.Module, query: torch.Tensor, key: torch.Tensor,
@@ -140,17 +147,24 @@ class Pass:
             [1, q, H, D].
         """
         layer = self.cache.layers[module.layer_idx]
-        query = layer.rotate_query(query)
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        hidden = None
+        if self.glance is None or layer.is_sliding:
+            query = layer.rotate_query(query)
+        else:
+            query, hidden = self.glance.look(module.layer_idx, query, scaling)
         queries, held = query.shape[2], key.shape[2]
         # a layer that sees a window of its own has nothing to choose, to tell or to skip
         slots = None if layer.is_sliding else layer.slots
-        asked = slots is not None and self.rows is not None and len(self.rows) == queries
-        if queries == 1 or asked:
-            return self._attend_openly(slots, query, key, value, scaling)
+        whole = (slots is not None and self.rows is not None and self.among is None
+                 and len(self.rows) == queries)
+        if queries == 1 or whole:
+            if slots is not None and self.rows is not None and not whole:
+                self._collect_window(slots, query, key, scaling, hidden)
+            return self._attend_openly(slots, query, key, value, scaling, hidden, whole)
         if slots is not None:
-            self._collect_rows(slots, query, key, scaling)
-            if self.sparse and self.sparse.suits(queries, held):
+            self._collect_rows(slots, query, key, scaling, hidden)
+            if self.sparse and hidden is None and self.sparse.suits(queries, held):
                 out = self.sparse.attend(query[0], key[0], value[0], scaling)
                 return out.transpose(0, 1)[None]
         groups = query.shape[1] // key.shape[1]
@@ -158,8 +172,10 @@ class Pass:
             # with a mask, CUDA's grouped-query path is the slow math kernel
             key, value = (t.repeat_interleave(groups, 1) for t in (key, value))
         mask = None
-        if queries < held or layer.is_sliding and held > layer.window:
+        if queries < held or hidden is not None or layer.is_sliding and held > layer.window:
             mask = self._mask(queries, held, layer.window or held, query.device)
+        if hidden is not None:
+            mask = mask & ~hidden
         out = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling,
             enable_gqa=groups > 1 and not query.is_cuda)
@@ -175,20 +191,27 @@ class Pass:
         return self._masks[shape]
 
     def _probabilities(self, query: torch.Tensor, key: torch.Tensor, scaling: float,
-                       rows: torch.Tensor | None) -> torch.Tensor:
-        """Softmax of some rows over all keys, fp32 [Hkv, H / Hkv, r, K]; `rows` None: no mask."""
+                       rows: torch.Tensor | None, hidden: torch.Tensor | None) -> torch.Tensor:
+        """
+        Softmax of some rows over the keys that are not hidden, fp32 [Hkv, H / Hkv, r, K].
+
+        `rows` are their slots, None if they may see all; `hidden` is bool, [K] or [G, 1, 1, K].
+        """
         heads, held = key.shape[1], key.shape[2]
         groups, count = query.shape[1] // heads, query.shape[2]
         logits = torch.matmul(
             query.reshape(1, heads, groups * count, -1), key.transpose(2, 3)).float()
         logits = logits.view(heads, groups, count, held).mul_(scaling)
         if rows is not None:
-            hidden = torch.arange(held, device=key.device)[None] > rows[:, None]
+            later = torch.arange(held, device=key.device)[None] > rows[:, None]
+            logits.masked_fill_(later, float('-inf'))
+        if hidden is not None:
             logits.masked_fill_(hidden, float('-inf'))
         return logits.softmax(-1)
 
     def _attend_openly(self, slots: Any, query: torch.Tensor, key: torch.Tensor,
-                       value: torch.Tensor, scaling: float) -> torch.Tensor:
+                       value: torch.Tensor, scaling: float, hidden: torch.Tensor | None,
+                       whole: bool) -> torch.Tensor:
         """
         Attend with probabilities that can be read, for one query or where every query is asked.
 
@@ -201,24 +224,31 @@ class Pass:
             asking = query[:, :, first:first + ROWS_AT_ONCE]
             rows = None if queries == 1 else torch.arange(
                 asking.shape[2], device=key.device) + (held - queries + first)
-            weights = self._probabilities(asking, key, scaling, rows)
+            weights = self._probabilities(asking, key, scaling, rows, hidden)
             mixed = torch.matmul(weights.to(value.dtype).view(heads, -1, held), value[0])
             parts.append(mixed.view(-1, asking.shape[2], value.shape[-1]))
-            if self.rows is not None:
+            if whole:
                 window = window + weights.sum(2)
-        if slots is not None and self.rows is not None:
+        if whole:
             slots.add_window(window)
         if slots is not None and self.evidence:
             slots.add_evidence(weights[:, :, -1])
         return torch.cat(parts, 1).transpose(0, 1)[None]
 
-    def _collect_rows(self, slots: Any, query: torch.Tensor, key: torch.Tensor,
-                      scaling: float) -> None:
-        past = key.shape[2] - query.shape[2]
+    def _collect_rows(self, slots: Any, query: torch.Tensor, key: torch.Tensor, scaling: float,
+                      hidden: torch.Tensor | None) -> None:
         if self.rows is not None:
-            slots.add_window(sum(
-                self._probabilities(query[:, :, rows], key, scaling, rows + past).sum(2)
-                for rows in self.rows.split(ROWS_AT_ONCE)))
+            self._collect_window(slots, query, key, scaling, hidden)
         if self.evidence:
-            weights = self._probabilities(query[:, :, -1:], key, scaling, None)
+            weights = self._probabilities(query[:, :, -1:], key, scaling, None, hidden)
             slots.add_evidence(weights.squeeze(2))
+
+    def _collect_window(self, slots: Any, query: torch.Tensor, key: torch.Tensor, scaling: float,
+                        hidden: torch.Tensor | None) -> None:
+        past = key.shape[2] - query.shape[2]
+        if self.among is not None:
+            unlike = slots.unlike(self.among)[:, None, None]
+            hidden = unlike if hidden is None else unlike | hidden
+        slots.add_window(sum(
+            self._probabilities(query[:, :, rows], key, scaling, rows + past, hidden).sum(2)
+            for rows in self.rows.split(ROWS_AT_ONCE)))

@@ -106,9 +106,10 @@ class KVLayer(CacheLayerMixin):
         first = max(0, new.start + 1 - self.window) if self.window else 0
         return self.keys[:, :, first:new.stop], self.values[:, :, first:new.stop]
 
-    def rotate_query(self, query: torch.Tensor) -> torch.Tensor:
-        """Rotate the chunk's queries [1, H, q, D] to the positions of its keys."""
-        cos, sin = self.slots.rotation[self.table]
+    def rotate_query(self, query: torch.Tensor,
+                     turn: tuple[torch.Tensor, torch.Tensor] | None = None) -> torch.Tensor:
+        """Rotate queries [1, H, q, D]: to the positions of the chunk's keys, or by cos and sin."""
+        cos, sin = turn or self.slots.rotation[self.table]
         if cos.shape[0] > 1:        # each KV head has its own positions
             repeats = query.shape[1] // cos.shape[0]
             cos, sin = cos.repeat_interleave(repeats, 0), sin.repeat_interleave(repeats, 0)
@@ -351,10 +352,14 @@ class StreamCache(Cache):
         for layer in self.states:
             layer.reset()
 
-    def restored(self) -> None:
-        """Derive what follows from masters, ledgers and states, after they were loaded."""
+    def derive(self) -> None:
+        """Derive what follows from the masters and ledgers: positions and the working copies."""
         for slots in self.ledgers:
             self._rotate(slots, slots.repack())
+
+    def restored(self) -> None:
+        """Derive what follows from masters, ledgers and states, after they were loaded."""
+        self.derive()
         for layer in self.states:
             layer.has_previous_state[0] = self.seen > 0
 

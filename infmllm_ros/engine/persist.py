@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .session import StreamingSession
 
 FORMAT = 2
-COUNTERS = ('frames_seen', 'evictions', 'answers', '_chunks', '_first_stamp')
+COUNTERS = ('frames_seen', 'frames_skipped', 'evictions', 'answers', '_chunks', '_first_stamp')
 
 
 def fingerprint(model: StreamingModel) -> str:
@@ -57,6 +57,8 @@ def save(session: StreamingSession, path: Path) -> None:
         tensors[f'slots.{number}.state'] = slots.state[:, :, :slots.count]
     for number, layer in enumerate(session.cache.layers):
         tensors |= {f'layers.{number}.{name}': t for name, t in layer.tensors().items()}
+    for camera, features in session.filter.last.items():
+        tensors[f'filter.{camera}'] = features
     header = {
         'format': FORMAT, 'model': fingerprint(session.model),
         'policy': {'name': session.policy.name, **asdict(session.policy)},
@@ -119,6 +121,8 @@ def _fill(session: StreamingSession, header: dict, tensors: dict[str, torch.Tens
             held.copy_(tensors[f'layers.{number}.{name}'])
     cache.seen, cache.evicted = header['seen'], header['evicted']
     cache.restored()
+    session.filter.last = {key.removeprefix('filter.'): features.to(session.model.device)
+                           for key, features in tensors.items() if key.startswith('filter.')}
     for name, value in header['counters'].items():
         setattr(session, name, value)
     session.frames = {frame[0]: Frame(*frame) for frame in header['frames']}

@@ -197,7 +197,8 @@ class Slots:
         changed, self.regime = regime != self.regime, regime
         if self.rope.mrope:
             local, self._advance = pack(meta, self.whole)
-            self.rotation = self._rotation(local + self.end)
+            self._places = local + self.end
+            self.rotation = self._rotation(self._places)
         else:
             self.rotation = self._rotation(None, new)
         return changed
@@ -236,6 +237,37 @@ class Slots:
         positions, self.end = pack(self.meta[:, :, :self.count], self.whole)
         return self._rotation(positions)
 
+    def packed(self, slots: torch.Tensor, regime: int,
+               ) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], int | torch.Tensor]:
+        """
+        Place some slots, the whole chunk of :meth:`begin` among them, as if there were no others.
+
+        Returns
+        -------
+        rotation : list of tuple of torch.Tensor
+            cos and sin of each table, [G|1, n, R].
+        shift : int or torch.Tensor
+            How far that moves the chunk towards 0; [G, 1] for M-RoPE.
+        """
+        if not self.rope.mrope:
+            count = len(slots)
+            rotation = self._rotation(None, slice(0, count), regime)
+            return rotation, self.count + self.pending - count
+        positions, end = pack(self.meta[:, :, slots], self.whole)
+        return self._rotation(positions, regime=regime), self.end + self._advance - end
+
+    def shifted(self, shift: int | torch.Tensor, regime: int,
+                ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Place the chunk of :meth:`begin` nearer to 0: cos and sin of each table, [G|1, q, R]."""
+        if self.rope.mrope:
+            return self._rotation(self._places - shift, regime=regime)
+        first = self.count - shift
+        return self._rotation(None, slice(first, first + self.pending), regime)
+
+    def unlike(self, kind: Kind) -> torch.Tensor:
+        """Tell which slots, the chunk's included, hold another kind: bool [G, K]."""
+        return self.meta[KIND, :, :self.count + self.pending] != kind
+
     def compact(self, keep: torch.Tensor) -> None:
         """Keep only the slots `keep`: int64 [G, m], ascending in each row."""
         kept = slice(0, keep.shape[1])
@@ -254,8 +286,9 @@ class Slots:
         self.state[:, :, :self.count] = mark.state
 
     def _rotation(self, positions: torch.Tensor | None, part: slice = slice(0),
-                  ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        tables = self.rope.tables(self.span, self.dtype, self.regime)
+                  regime: int | None = None) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        regime = self.regime if regime is None else regime
+        tables = self.rope.tables(self.span, self.dtype, regime)
         if positions is None:
             return [(t.cos[None, part], t.sin[None, part]) for t in tables]
         return [t.at(positions) for t in tables]

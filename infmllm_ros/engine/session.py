@@ -32,10 +32,12 @@ from .budget import plan, Settings
 from .cache import StreamCache
 from .chunk import Chunk
 from .decode import Sampling
+from .duplicates import FrameFilter
 from .errors import ContextFull
+from .glance import Glance
 from .models import StreamingModel
 from .policies import Policy, Role, View
-from .positions import COL, FRAME, INDEX, KIND, NO_FRAME, ROW, STAMP
+from .positions import NO_FRAME
 from .rope import RopeMap
 
 
@@ -78,6 +80,7 @@ class StreamingSession:
             policy.reduce, model.dtype, model.device)
         self._prefix = self.prompt.prefix(self.settings.system_prompt)
         self._probe = Chunk(self.prompt.question(policy.probe)) if policy.probe else None
+        self.glance = Glance(self.cache, policy, self.view) if policy.retrieves else None
         self._asking: Asking | None = None
         self.reset()
 
@@ -89,7 +92,9 @@ class StreamingSession:
         self.cache.clear()
         self.frames: dict[int, Frame] = {}
         self.newest: Frame | None = None
-        self.frames_seen = self.evictions = self.answers = self._chunks = 0
+        self.filter = FrameFilter(self.policy.duplicate)
+        self.frames_seen = self.frames_skipped = 0
+        self.evictions = self.answers = self._chunks = 0
         self._first_stamp: int | None = None
         self.timings = dict.fromkeys(('vision_s', 'prefill_s', 'evict_s', 'decode_s'), 0.0)
         for part in self._parts(self._prefix):
@@ -99,7 +104,7 @@ class StreamingSession:
     def observe(self, image: np.ndarray | torch.Tensor, stamp_ns: int = 0,
                 camera: str = '') -> None:
         """
-        Take a camera frame into the memory.
+        Take a camera frame into the memory, unless the policy skips it as a duplicate.
 
         Parameters
         ----------
@@ -269,8 +274,9 @@ class StreamingSession:
         return Stats(
             budget=self.plan.budget, capacity=self.plan.capacity, tokens=cache.count,
             tokens_seen=cache.seen, tokens_evicted=cache.evicted, frames_seen=self.frames_seen,
-            frames_retained=len(cache.frames()), evictions=self.evictions,
-            answers=self.answers, kv_bytes=cache.nbytes(), **self.timings)
+            frames_skipped=self.frames_skipped, frames_retained=len(cache.frames()),
+            evictions=self.evictions, answers=self.answers, kv_bytes=cache.nbytes(),
+            **self.timings)
 
     def save(self, path: str | Path) -> None:
         """Write the memory to a file, whole or not at all."""
@@ -328,7 +334,8 @@ class StreamingSession:
         inputs: dict[str, Any] = {
             'input_ids': chunk.ids.to(device)[None], 'past_key_values': cache, 'use_cache': True,
             'position_ids': torch.zeros(shape, dtype=torch.long, device=device),
-            'stream': Pass(cache, rows, evidence, self.settings.prefill)}
+            'stream': Pass(cache, rows, evidence, self.settings.prefill, self.policy.among,
+                           self.glance if role in (Role.QUESTION, Role.ANSWER) else None)}
         if chunk.features is not None:
             inputs['mm_encoder_outputs'] = chunk.features
         past, out = cache.count, None
@@ -366,21 +373,23 @@ class StreamingSession:
 
     def evict(self) -> None:
         """Let the policy choose what stays, where a group is over budget."""
-        start, budget = perf_counter(), self.plan.budget
-        protected = max(len(self._prefix), self.policy.sinks)
+        start = perf_counter()
         for group, slots in enumerate(self.cache.slots):
-            if slots.count > budget or self.policy.eager:
+            if slots.count > self.plan.budget or self.policy.eager:
                 held = slots.count
-                self.cache.compact(slots, self.policy.select(View(
-                    held, budget, min(protected, held),
-                    *map(slots.held, (INDEX, FRAME, KIND, STAMP, ROW, COL)),
-                    slots.state[:, :, :held], group, len(self.cache.full),
-                    self.cache.contents(slots) if self.policy.reads else ())))
+                self.cache.compact(slots, self.policy.select(self.view(group)))
                 if slots.count < held and slots is self.cache.slots[0]:
                     self.evictions += 1
                     self.timings['evict_s'] = perf_counter() - start
         if len(self.frames) > 2 * self.plan.budget + 64:
             self.frames = {number: self.frames[number] for number in self.cache.frames()}
+
+    def view(self, group: int) -> View:
+        """Show one selection group to the policy."""
+        slots = self.cache.slots[group]
+        return View.of(
+            slots, self.plan.budget, max(len(self._prefix), self.policy.sinks), group,
+            len(self.cache.full), self.cache.contents(slots) if self.policy.reads else ())
 
     def _parts(self, ids: torch.Tensor) -> list[torch.Tensor]:
         """Cut token ids into chunks; none if there are none."""

@@ -37,8 +37,7 @@ def observe(session: StreamingSession, image: Any, stamp_ns: int, camera: str) -
         session.model.model, image, _seconds(session, stamp_ns, stamp_ns), camera)
     encoded = perf_counter()
     session._admit(len(chunk))
-    frame = Frame(session.frames_seen, stamp_ns, camera)
-    _enter(session, chunk, [frame], [len(chunk)], encoded - start)
+    _enter(session, [chunk], [stamp_ns], [camera], encoded - start)
 
 
 def observe_many(session: StreamingSession, images: Sequence[Any], stamps_ns: Sequence[int],
@@ -63,9 +62,7 @@ def observe_many(session: StreamingSession, images: Sequence[Any], stamps_ns: Se
     for part in passes(sizes, session.settings.chunk):
         start = perf_counter()
         seen = session.adapter.see(session.model.model, chunks[part], images[part])
-        frames = [Frame(session.frames_seen + number, stamp, camera) for number, (stamp, camera)
-                  in enumerate(zip(stamps[part], cameras[part], strict=True))]
-        _enter(session, join(seen), frames, sizes[part], perf_counter() - start)
+        _enter(session, seen, stamps[part], cameras[part], perf_counter() - start)
 
 
 def passes(sizes: Sequence[int], most: int) -> Iterator[slice]:
@@ -80,20 +77,34 @@ def passes(sizes: Sequence[int], most: int) -> Iterator[slice]:
         yield slice(first, len(sizes))
 
 
-def _enter(session: StreamingSession, chunk: Chunk, frames: Sequence[Frame],
-           sizes: Sequence[int], vision_s: float) -> None:
-    """Prefill the frames of one pass, of so many tokens each, and let the policy evict."""
-    start = perf_counter()
-    session.feed(chunk, Role.FRAME, frames=[
-        frame for frame, size in zip(frames, sizes, strict=True) for _ in range(size)])
-    session.timings['vision_s'] = vision_s / len(frames)
-    session.timings['prefill_s'] = (perf_counter() - start) / len(frames)
-    if session._first_stamp is None:
-        session._first_stamp = frames[0].stamp_ns
-    session.newest = frames[-1]
-    session.frames.update((frame.ordinal, frame) for frame in frames)
-    session.frames_seen += len(frames)
-    session._after()
+def _enter(session: StreamingSession, chunks: Sequence[Chunk], stamps_ns: Sequence[int],
+           cameras: Sequence[str], vision_s: float) -> None:
+    """Prefill the frames of one pass, without those that repeat others, and evict."""
+    start, known = perf_counter(), dict(session.filter.last)
+    entering: list[Chunk] = []
+    frames: list[Frame] = []
+    for chunk, stamp, camera in zip(chunks, stamps_ns, cameras, strict=True):
+        if not session.filter.repeats(chunk, camera):
+            session.filter.take(chunk, camera)
+            entering.append(chunk)
+            frames.append(Frame(session.frames_seen + len(frames), stamp, camera))
+    session.timings['vision_s'] = vision_s / len(chunks)
+    if frames:
+        try:
+            session.feed(join(entering), Role.FRAME, frames=[
+                frame for frame, chunk in zip(frames, entering, strict=True) for _ in chunk.ids])
+        except BaseException:
+            session.filter.last = known
+            raise
+        session.timings['prefill_s'] = (perf_counter() - start) / len(frames)
+        if session._first_stamp is None:
+            session._first_stamp = frames[0].stamp_ns
+        session.newest = frames[-1]
+        session.frames.update((frame.ordinal, frame) for frame in frames)
+        session.frames_seen += len(frames)
+    session.frames_skipped += len(chunks) - len(frames)
+    if frames:
+        session._after()
 
 
 def _check_sight(session: StreamingSession) -> None:

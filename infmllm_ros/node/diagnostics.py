@@ -73,7 +73,8 @@ def memory_status(stats: Stats | None, policy: str) -> DiagnosticStatus:
         'memory', OK, f'{stats.tokens} of {stats.budget} tokens', policy=policy,
         tokens=stats.tokens, budget_tokens=stats.budget, usage=f'{stats.usage:.3f}',
         kv_MiB=f'{stats.kv_bytes / 2**20:.1f}', frames_seen=stats.frames_seen,
-        frames_retained=stats.frames_retained, evictions=stats.evictions)
+        frames_skipped=stats.frames_skipped, frames_retained=stats.frames_retained,
+        evictions=stats.evictions)
 
 
 def worker_status(health: Health | None) -> DiagnosticStatus:

@@ -106,8 +106,13 @@ class TinyLlama:
         first, second = np.split(x, 2)
         return x * np.cos(angle) + np.concatenate([-second, first]) * np.sin(angle)
 
-    def feed(self, tokens: list[Token]) -> list[np.ndarray]:
-        """Run a chunk; return each layer's attention, [heads, queries, held + queries]."""
+    def feed(self, tokens: list[Token], sight=None) -> list[np.ndarray]:
+        """
+        Run a chunk; return each layer's attention, [heads, queries, seen + queries].
+
+        All that is held is seen, or of each layer only the slots `sight(layer, queries)`, as if
+        there were no others; queries are [queries, heads, D], un-rotated.
+        """
         x = np.stack([token.embed for token in tokens]).astype(np.float64)
         seen = []
         for layer in range(self.layers):
@@ -119,12 +124,15 @@ class TinyLlama:
             key = key.reshape(len(x), self.groups, -1)
             value = value.reshape(len(x), self.groups, -1)
             attention, mixed = [], np.zeros_like(query)
+            old = len(self.store[layer][0])
+            known = list(range(old) if sight is None else sight(layer, query))
             for head in range(self.heads):
                 group = head * self.groups // self.heads
                 store = self.store[layer][group]
                 if head % (self.heads // self.groups) == 0:
                     store += list(zip(key[:, group], value[:, group], tokens))
-                before = len(store) - len(x)
+                before = len(known)
+                store = [store[slot] for slot in [*known, *range(old, old + len(x))]]
                 places = self._places([token for _, _, token in store])
                 keys = np.stack([self._rotate(k, at) for at, (k, _, _) in zip(places, store)])
                 asks = np.stack([

@@ -99,7 +99,7 @@ def test_a_question_that_never_was_does_not_change_what_follows(family):
     assert lives[0][1].equal(lives[1][1])
 
 
-@pytest.mark.parametrize('row', ['saddle', 'saddle_heads', 'recent_frames'])
+@pytest.mark.parametrize('row', ['saddle', 'saddle_heads', 'recent_frames', 'live_vlm'])
 @pytest.mark.parametrize(('family', 'call'), [
     (family, call)
     for family in ('smolvlm', 'qwen3_vl', 'gemma3_text', 'lfm2', 'qwen3_5_text')

@@ -46,6 +46,7 @@ POLICIES = {
     'streaming_llm': ('streaming_llm', {'sinks': 4}),
     'streaming_vlm': (
         'streaming_vlm', {'text_sink': 16, 'text_window': 40, 'vision_window': 3.0}),
+    'live_vlm': ('live_vlm', {'rows': 8, 'page': 4, 'duplicate': 0.0}),
     'infinipot_v': ('infinipot_v', {'scope': 'head'}),
     'h2o': ('h2o', {'scope': 'head'}),
     'recent_frames': ('recent_frames', {'frames': 3}),

@@ -23,6 +23,7 @@ from .base import option, parse_bytes, Policy, Role, View
 from .full import Full
 from .h2o import H2O
 from .infinipot_v import InfiniPotV
+from .live_vlm import LiveVLM
 from .random import Random
 from .recent_frames import RecentFrames
 from .saddle import Saddle
@@ -32,12 +33,12 @@ from ..errors import PolicyError
 
 POLICIES: dict[str, type[Policy]] = {
     policy.name: policy for policy in (
-        Saddle, StreamingLLM, H2O, StreamingVLM, InfiniPotV, RecentFrames, Random,
+        Saddle, StreamingLLM, H2O, StreamingVLM, LiveVLM, InfiniPotV, RecentFrames, Random,
         Full)}
 
-__all__ = ['Full', 'H2O', 'InfiniPotV', 'make_policy', 'option', 'parse_bytes', 'POLICIES',
-           'Policy', 'Random', 'RecentFrames', 'Role', 'Saddle', 'StreamingLLM', 'StreamingVLM',
-           'View']
+__all__ = ['Full', 'H2O', 'InfiniPotV', 'LiveVLM', 'make_policy', 'option', 'parse_bytes',
+           'POLICIES', 'Policy', 'Random', 'RecentFrames', 'Role', 'Saddle', 'StreamingLLM',
+           'StreamingVLM', 'View']
 
 
 def make_policy(name: str, budget: int | str | None = None, **options: Any) -> Policy:

@@ -25,8 +25,9 @@ from typing import Any, ClassVar
 
 import torch
 
-from ..chunk import Chunk, Content
+from ..chunk import Chunk, Content, Kind
 from ..errors import PolicyError
+from ..positions import COL, FRAME, INDEX, KIND, ROW, Slots, STAMP
 
 _UNITS = {'KIB': 2 ** 10, 'MIB': 2 ** 20, 'GIB': 2 ** 30,
           'KB': 10 ** 3, 'MB': 10 ** 6, 'GB': 10 ** 9}
@@ -140,6 +141,14 @@ class View:
     depth: int = 1
     contents: Sequence[Content] = ()
 
+    @classmethod
+    def of(cls, slots: Slots, budget: int, protected: int, *place: Any) -> View:
+        """Show the ledger of one group; `place` is what follows its state."""
+        count = slots.count
+        return cls(count, budget, min(protected, count),
+                   *map(slots.held, (INDEX, FRAME, KIND, STAMP, ROW, COL)),
+                   slots.state[:, :, :count], *place)
+
 
 @dataclass
 class Policy:
@@ -159,6 +168,9 @@ class Policy:
     eager: ClassVar[bool] = False        # choose after every chunk, also under budget
     reserve: ClassVar[int] = 0           # tokens of text that the budget must hold with a frame
     reads: ClassVar[bool] = False        # chooses by keys and values
+    among: ClassVar[Kind | None] = None  # kind of tokens that share out a window's attention
+    retrieves: ClassVar[bool] = False    # questions see a part of the memory
+    duplicate: ClassVar[float] = 0.0     # cosine from which a frame repeats the last; 0: none
     refuses: ClassVar[bool] = False      # never evicts: a chunk over budget is refused
     probe: ClassVar[str] = ''            # guidance text to run before choosing; '' for none
     probe_every: ClassVar[int] = 1       # chunks between two probes
@@ -198,6 +210,25 @@ class Policy:
 
     def select(self, view: View) -> torch.Tensor:
         """Choose the slots that stay: int64 [G, m <= budget], ascending in each row."""
+        raise NotImplementedError
+
+    def retrieve(self, view: View, content: Content, query: torch.Tensor) -> torch.Tensor:
+        """
+        Choose the slots that a question sees in one layer, if the policy `retrieves`.
+
+        Parameters
+        ----------
+        view : View
+        content : Content
+            What the layer holds.
+        query : torch.Tensor
+            The question's queries, fp32 [H, q, D]: un-rotated, times the layer's scaling.
+
+        Returns
+        -------
+        torch.Tensor
+            int64 [m], ascending: the same for all heads.
+        """
         raise NotImplementedError
 
 
