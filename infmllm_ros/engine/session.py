@@ -346,25 +346,30 @@ class StreamingSession:
     def _after(self) -> None:
         """Probe if it is time, then evict whatever is over budget."""
         self._chunks += 1
-        if self._probe is not None and self._chunks % self.policy.probe_every == 0:
+        every = self.policy.probe_every
+        if self._probe is not None and every and self._chunks % every == 0:
             self.feed(self._probe, Role.PROBE, commit=False)
         self.evict()
 
     def evict(self) -> None:
         """Let the policy choose what stays, where a group is over budget."""
-        start, budget = perf_counter(), self.plan.budget
-        protected = max(len(self._prefix), self.policy.sinks)
-        for group, slots in enumerate(self.cache.slots):
-            if slots.count > budget or self.policy.eager:
-                held = slots.count
-                self.cache.compact(slots, self.policy.select(View(
-                    held, budget, min(protected, held),
-                    *map(slots.held, (INDEX, FRAME, KIND, STAMP, ROW, COL)),
-                    slots.state[:, :, :held], group, len(self.cache.layers),
-                    self.cache.contents(slots) if self.policy.reads else ())))
-                if slots.count < held and slots is self.cache.slots[0]:
-                    self.evictions += 1
-                    self.timings['evict_s'] = perf_counter() - start
+        start, budget, policy, cache = perf_counter(), self.plan.budget, self.policy, self.cache
+        over = [(group, slots) for group, slots in enumerate(cache.slots)
+                if slots.count > budget or policy.eager]
+        if over and self._probe is not None and not policy.probe_every:
+            self.feed(self._probe, Role.PROBE, commit=False)
+        protected = max(len(self._prefix), policy.sinks)
+        keep = policy.select_all([View(
+            slots.count, budget, min(protected, slots.count),
+            *map(slots.held, (INDEX, FRAME, KIND, STAMP, ROW, COL)),
+            slots.state[:, :, :slots.count], group, len(cache.layers),
+            cache.contents(slots) if policy.reads else ()) for group, slots in over])
+        before = cache.evicted
+        for (_, slots), kept in zip(over, keep, strict=True):
+            cache.compact(slots, kept)
+        if cache.evicted > before:
+            self.evictions += 1
+            self.timings['evict_s'] = perf_counter() - start
         if len(self.frames) > 2 * self.plan.budget + 64:
             self.frames = {number: self.frames[number] for number in self.cache.frames()}
 

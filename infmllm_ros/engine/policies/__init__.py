@@ -22,6 +22,7 @@ from typing import Any
 from .base import option, parse_bytes, Policy, Role, View
 from .full import Full
 from .h2o import H2O
+from .hermes import Hermes
 from .infinipot_v import InfiniPotV
 from .random import Random
 from .recent_frames import RecentFrames
@@ -32,12 +33,12 @@ from ..errors import PolicyError
 
 POLICIES: dict[str, type[Policy]] = {
     policy.name: policy for policy in (
-        Saddle, StreamingLLM, H2O, StreamingVLM, InfiniPotV, RecentFrames, Random,
+        Saddle, StreamingLLM, H2O, StreamingVLM, InfiniPotV, Hermes, RecentFrames, Random,
         Full)}
 
-__all__ = ['Full', 'H2O', 'InfiniPotV', 'make_policy', 'option', 'parse_bytes', 'POLICIES',
-           'Policy', 'Random', 'RecentFrames', 'Role', 'Saddle', 'StreamingLLM', 'StreamingVLM',
-           'View']
+__all__ = ['Full', 'H2O', 'Hermes', 'InfiniPotV', 'make_policy', 'option', 'parse_bytes',
+           'POLICIES', 'Policy', 'Random', 'RecentFrames', 'Role', 'Saddle', 'StreamingLLM',
+           'StreamingVLM', 'View']
 
 
 def make_policy(name: str, budget: int | str | None = None, **options: Any) -> Policy:
