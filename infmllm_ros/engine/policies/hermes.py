@@ -30,7 +30,7 @@ from ..errors import PolicyError
 @dataclass
 class Hermes(Policy):
     """
-    Keep what is recent in shallow layers, what a guidance text attends to in deep ones.
+    Keep recent tokens in shallow layers, and attended ones in deep layers.
 
     Source: HERMES (arXiv 2601.14724). Before a choice a guidance text is run over the cache and
     rolled back; A is its attention. Token j of layer l, with age a_j from 0 (newest) to 1:
