@@ -112,8 +112,8 @@ def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, settings: Settings
     """
     Turn a budget into slots.
 
-    Headroom above the budget holds whichever is larger: a chunk of text or a frame (and the
-    policy's probe after it), or a question with its answer.
+    Headroom above the budget holds whichever is largest, a chunk of text, a frame, or a question
+    with its answer, and the policy's probe after it.
 
     Raises
     ------
@@ -126,8 +126,8 @@ def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, settings: Settings
     frame = adapter.frame_tokens if adapter.sees else 0
     probe = len(prompt.question(policy.probe)) if policy.probe else 0
     question = settings.max_question
-    headroom = max(max(settings.chunk, frame) + probe,
-                   question + settings.max_answer + len(prompt.reopen()))
+    headroom = probe + max(settings.chunk, frame,
+                           question + settings.max_answer + len(prompt.reopen()))
     most = spec.context_limit - adapter.max_extent - headroom
     text = max(question, policy.reserve)
     least = prefix + frame + text

@@ -366,21 +366,25 @@ class StreamingSession:
     def _after(self) -> None:
         """Probe if it is time, then evict whatever is over budget."""
         self._chunks += 1
-        if self._probe is not None and self._chunks % self.policy.probe_every == 0:
+        every = self.policy.probe_every
+        if self._probe is not None and every and self._chunks % every == 0:
             self.feed(self._probe, Role.PROBE, commit=False)
         self.evict()
         self.cache.trim()
 
     def evict(self) -> None:
         """Let the policy choose what stays, where a group is over budget."""
-        start = perf_counter()
-        for group, slots in enumerate(self.cache.slots):
-            if slots.count > self.plan.budget or self.policy.eager:
-                held = slots.count
-                self.cache.compact(slots, self.policy.select(self.view(group)))
-                if slots.count < held and slots is self.cache.slots[0]:
-                    self.evictions += 1
-                    self.timings['evict_s'] = perf_counter() - start
+        start, cache, before = perf_counter(), self.cache, self.cache.evicted
+        over = [group for group, slots in enumerate(cache.slots)
+                if slots.count > self.plan.budget or self.policy.eager]
+        if over and self._probe is not None and not self.policy.probe_every:
+            self.feed(self._probe, Role.PROBE, commit=False)
+        keep = self.policy.select_all([self.view(group) for group in over])
+        for group, kept in zip(over, keep, strict=True):
+            cache.compact(cache.slots[group], kept)
+        if cache.evicted > before:
+            self.evictions += 1
+            self.timings['evict_s'] = perf_counter() - start
         if len(self.frames) > 2 * self.plan.budget + 64:
             self.frames = {number: self.frames[number] for number in self.cache.frames()}
 

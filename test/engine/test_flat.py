@@ -34,7 +34,7 @@ def living_tensors() -> int:
 @pytest.mark.parametrize(('family', 'row'), [
     ('smolvlm', 'saddle'), ('qwen3_vl', 'saddle_heads'),
     ('llava_onevision', 'recent_frames'), ('smolvlm', 'h2o'), ('qwen2_5_vl', 'streaming_vlm'),
-    ('qwen2_5_vl', 'infinipot_v'), ('qwen2_5_vl', 'live_vlm')])
+    ('qwen2_5_vl', 'infinipot_v'), ('qwen2_5_vl', 'live_vlm'), ('smolvlm', 'hermes')])
 def test_three_hundred_frames_leave_nothing_behind(family, row):
     assert row in POLICIES
     model = load(family)

@@ -94,7 +94,8 @@ def test_half_precision_does_not_drift_over_many_evictions(family):
     assert (found - expected).abs().max() <= TOLERANCE['bfloat16']
 
 
-@pytest.mark.parametrize('row', ['saddle', 'h2o', 'streaming_vlm', 'live_vlm', 'infinipot_v'])
+@pytest.mark.parametrize('row', ['saddle', 'h2o', 'streaming_vlm', 'live_vlm', 'infinipot_v',
+                                 'hermes'])
 @pytest.mark.parametrize('family', ['smolvlm', 'qwen2_5_vl'])
 def test_half_precision_is_as_good_whoever_chooses(family, row):
     target, stream, changes = live(family, row, 'bfloat16')

@@ -48,6 +48,7 @@ POLICIES = {
         'streaming_vlm', {'text_sink': 16, 'text_window': 40, 'vision_window': 3.0}),
     'live_vlm': ('live_vlm', {'rows': 8, 'page': 4, 'duplicate': 0.0}),
     'infinipot_v': ('infinipot_v', {'scope': 'head'}),
+    'hermes': ('hermes', {'probe': 'What now?', 'shallow': 0.34, 'deep': 0.34}),
     'h2o': ('h2o', {'scope': 'head'}),
     'recent_frames': ('recent_frames', {'frames': 3}),
     'random': ('random', {'seed': 3}),

@@ -22,6 +22,7 @@ from typing import Any
 from .base import option, parse_bytes, Policy, Role, View
 from .full import Full
 from .h2o import H2O
+from .hermes import Hermes
 from .infinipot_v import InfiniPotV
 from .live_vlm import LiveVLM
 from .random import Random
@@ -33,10 +34,10 @@ from ..errors import PolicyError
 
 POLICIES: dict[str, type[Policy]] = {
     policy.name: policy for policy in (
-        Saddle, StreamingLLM, H2O, StreamingVLM, LiveVLM, InfiniPotV, RecentFrames, Random,
+        Saddle, StreamingLLM, H2O, StreamingVLM, LiveVLM, InfiniPotV, Hermes, RecentFrames, Random,
         Full)}
 
-__all__ = ['Full', 'H2O', 'InfiniPotV', 'LiveVLM', 'make_policy', 'option', 'parse_bytes',
+__all__ = ['Full', 'H2O', 'Hermes', 'InfiniPotV', 'LiveVLM', 'make_policy', 'option', 'parse_bytes',
            'POLICIES', 'Policy', 'Random', 'RecentFrames', 'Role', 'Saddle', 'StreamingLLM',
            'StreamingVLM', 'View']
 

@@ -31,6 +31,7 @@ from ..positions import COL, FRAME, INDEX, KIND, ROW, Slots, STAMP
 
 _UNITS = {'KIB': 2 ** 10, 'MIB': 2 ** 20, 'GIB': 2 ** 30,
           'KB': 10 ** 3, 'MB': 10 ** 6, 'GB': 10 ** 9}
+PROBE_TEXT = 'What matters so far: objects, places, colours, numbers, states, and what was said?'
 
 
 class Role(Enum):
@@ -173,7 +174,7 @@ class Policy:
     duplicate: ClassVar[float] = 0.0     # cosine from which a frame repeats the last; 0: none
     refuses: ClassVar[bool] = False      # never evicts: a chunk over budget is refused
     probe: ClassVar[str] = ''            # guidance text to run before choosing; '' for none
-    probe_every: ClassVar[int] = 1       # chunks between two probes
+    probe_every: ClassVar[int] = 1       # chunks between two probes; 0: one before each choice
 
     budget: int | str = option(4096, 'tokens kept per layer, or a size such as "512MiB"')
 
@@ -211,6 +212,10 @@ class Policy:
     def select(self, view: View) -> torch.Tensor:
         """Choose the slots that stay: int64 [G, m <= budget], ascending in each row."""
         raise NotImplementedError
+
+    def select_all(self, views: Sequence[View]) -> list[torch.Tensor]:
+        """Choose for all selection groups, from the first layer's on; here each by itself."""
+        return [self.select(view) for view in views]
 
     def retrieve(self, view: View, content: Content, query: torch.Tensor) -> torch.Tensor:
         """

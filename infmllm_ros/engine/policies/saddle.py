@@ -21,11 +21,9 @@ from typing import ClassVar
 
 import torch
 
-from .base import keep_best, last, option, Policy, Role, share_of, View
+from .base import keep_best, last, option, Policy, PROBE_TEXT, Role, share_of, View
 from ..chunk import Chunk
 from ..errors import PolicyError
-
-PROBE_TEXT = 'What matters so far: objects, places, colours, numbers, states, and what was said?'
 
 
 @dataclass
