@@ -105,6 +105,18 @@ def test_answers_after_a_long_stream_are_those_of_generate(name):
     assert (target.logits(asked).float() - expected).abs().max() <= TOLERANCE
 
 
+def test_a_system_prompt_longer_than_window_and_headroom_enters_in_parts():
+    model, prompt = load('gemma3_text'), 'Be brief. ' * 30
+    target = session('gemma3_text', 'saddle', 400, system_prompt=prompt, max_question=8,
+                     max_answer=8, chunk=16)
+    ids = words(model, 40, 0)
+    whole = torch.cat([model.adapter.prompt.prefix(prompt), ids])
+    assert len(whole) - 40 > WINDOW + target.plan.headroom
+    with torch.no_grad():
+        expected = plain('gemma3_text')(input_ids=whole[None]).logits[0, -40:].float()
+    assert (target.logits(ids).float() - expected).abs().max() <= TOLERANCE
+
+
 def test_frames_cut_by_a_window_keep_the_distances_of_the_stream():
     """M-RoPE: the oldest frame of a window advances by its whole grid, whatever is left of it."""
     changes = layered(SLIDING, FULL, SLIDING, **QWEN2)
