@@ -22,9 +22,10 @@ from infmllm_ros.engine import load_model, make_policy, StreamingSession
 import numpy as np
 import pytest
 import torch
+from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 from training.clips import Writer
-from training.eyes import FACTS, look, SORTS, truths
+from training.eyes import ALWAYS, FACTS, look, SORTS, truths
 from training.lessons import MemoryLesson, noise_runs, Phase, Score
 from training.model import make_config, make_model, make_tokenizer, write_folder
 from training.runs import render_run
@@ -75,7 +76,7 @@ def part(ids, lengths, pictures=None, markers=None, asks=None):
         (lengths - 1)[:, None].expand(-1, asks.shape[1]), branch,
         torch.arange(asks.shape[1]).expand(batch, -1), labels,
         torch.zeros(batch, 1, 1, dtype=torch.bool),
-        torch.full((batch, width + asks.shape[1]), NOTHING))
+        torch.full((batch, width + asks.shape[1], 2), NOTHING))
 
 
 def test_training_stream_keeps_and_predicts_what_the_engine_does(untrained):
@@ -176,10 +177,11 @@ def test_evidence_of_an_answer_is_the_newest_telling_and_what_is_said_points_at_
     for row in range(3):
         text = [words[i] for i in ids[row, :1 + int(piece.lengths[row])].tolist()]
         for place, key in enumerate(piece.keys[row].tolist()):
-            if key >= 0:
+            assert key[1] == NOTHING
+            if key[0] >= 0:
                 every = torch.cat((piece.ids[row], piece.ask_ids[row])).tolist()
                 near = [i for i in range(place) if words[every[i]] in KEYS]
-                assert key == near[-1]
+                assert key[0] == near[-1]
         for branch in range(int(piece.branches[row].max()) + 1):
             mine = (piece.branches[row] == branch).nonzero()[:, 0]
             seen = 1 + int(piece.anchors[row, mine[0]]) + 1
@@ -203,7 +205,7 @@ def test_evidence_of_an_answer_is_the_newest_telling_and_what_is_said_points_at_
 def test_every_visible_fact_has_a_token_of_its_own_and_its_truth_is_that_of_the_scene():
     for kind, topics in TOPICS.items():
         visible = {topic.name for topic in topics if topic.kind == 'now' and topic.name != 'where'}
-        assert {name for world, name, _ in FACTS if world == kind} == visible
+        assert {name for world, name, _ in FACTS if world == kind} - set(ALWAYS) == visible
         taken = [(token, sort) for (world, _, sort), (token, _) in FACTS.items() if world == kind]
         assert len(taken) == len(set(taken))
         run = render_run(kind, 5, 60, 48)
@@ -213,8 +215,28 @@ def test_every_visible_fact_has_a_token_of_its_own_and_its_truth_is_that_of_the_
                 assert (truth == -100) == (world != kind)
                 if world == kind:
                     said.setdefault(name, []).append(SORTS[sort][truth - 1] if truth else 'none')
+            shown = {**ALWAYS, **shown}
             assert all(set(words) == {'none'} if shown[name] == 'none'
                        else ' '.join(words) == shown[name] for name, words in said.items())
+
+
+def test_the_second_heads_look_at_a_distance_before_anything_is_learned():
+    model = make_model(make_config(make_tokenizer()), 0)
+    decoder = model.get_decoder()
+    blank = torch.zeros(1, 601, model.config.text_config.hidden_size)
+    cos, sin = decoder.rotary_emb(blank, torch.arange(601)[None])
+    for number, layer in enumerate(decoder.layers):
+        attention = layer.self_attn
+        query, key = (proj(blank).view(1, 601, -1, attention.head_dim).transpose(1, 2)
+                      for proj in (attention.q_proj, attention.k_proj))
+        query, key = apply_rotary_pos_emb(query, key, cos, sin)
+        logits = attention.scaling * (query[0, 1, -1] @ key[0, 1].T).flip(0)    # by distance
+        if number < 2:      # at the four vision tokens before a status token, or a question
+            assert logits.argmax() in range(1, 6)
+            assert logits[1:6].min() > logits[12:].max() + 2
+        else:               # the nearer the better
+            assert (logits[[0, 5, 10, 20, 50, 100, 300]].diff() < 0).all()
+            assert logits[5] - logits[300] > 8
 
 
 def test_training_resumes_where_it_stopped(tmp_path):

@@ -78,19 +78,20 @@ class Mix:
     frames: int
     part: int
     asks: float = .8
-    shares: tuple[float, float, float, float] = (.35, .35, .2, .1)
+    shares: tuple[float, float, float, float] = (.35, .4, .15, .1)
     tells: float = .06
     first: int = 4
     remembered: float = .03
     quiet: int = 0
 
 
-def bound(ids: Sequence[int], keys: Container[int], first: int) -> list[int]:
-    """Say for each token where the key before it stands, or NOTHING; they begin at `first`."""
-    place, out = NOTHING, []
+def bound(ids: Sequence[int], keys: Container[int], first: int) -> list[tuple[int, int]]:
+    """Say for each token where the keys before it stand, at most two; they begin at `first`."""
+    places, out = (NOTHING, NOTHING), []
     for at, token in enumerate(ids, first):
-        out.append(place)
-        place = at if token in keys else place
+        out.append(places)
+        if token in keys:
+            places = (at, NOTHING) if places[0] == NOTHING else (places[0], at)
     return out
 
 
@@ -102,10 +103,10 @@ class _Row:
     pictures: list[int] = field(default_factory=list)
     refs: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
-    keys: list[int] = field(default_factory=list)
+    keys: list[tuple[int, int]] = field(default_factory=list)
     markers: list[int] = field(default_factory=list)
     live: list[set[int]] = field(default_factory=list)
-    asks: list[tuple[int, list[int], list[int]]] = field(default_factory=list)
+    asks: list[tuple[int, list[int], list[int], Container[int]]] = field(default_factory=list)
     wanted: list[set[int]] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
 
@@ -122,12 +123,13 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Ask:
-    """A question: its kind, its words, the answer, and what evidence that needs."""
+    """A question: its kind, its words, the answer, what evidence that needs, what it is about."""
 
     kind: str
     text: str
     answer: str
     evidence: set[int]
+    about: str = ''
 
 
 class Writer:
@@ -209,12 +211,13 @@ class Writer:
             asks = 0. if ordinal < mix.quiet else mix.asks
             for _ in range(int(asks) + (dice.random() < asks % 1)):
                 ask = self._ask(run, ordinal, told, mix, dice)
-                row.asks.append((len(row.ids) - 1, *self._exchange(ask)))
+                row.asks.append((len(row.ids) - 1, *self._exchange(ask), self._keys(ask)))
                 row.wanted.append(ask.evidence)
                 row.kinds.append(ask.kind)
             if asks and dice.random() < mix.remembered:
-                ids, labels = self._exchange(self._ask(run, ordinal, told, mix, dice))
-                row.add([*ids, self.words[END]], labels=[*labels, IGNORE], keys=self.keys)
+                ask = self._ask(run, ordinal, told, mix, dice)
+                ids, labels = self._exchange(ask)
+                row.add([*ids, self.words[END]], labels=[*labels, IGNORE], keys=self._keys(ask))
             if (ordinal + 1) % mix.part == 0 or ordinal + 1 == mix.frames:
                 yield row
                 row = _Row()
@@ -222,6 +225,10 @@ class Writer:
     def _fact(self, dice: random.Random) -> tuple[str, str]:
         key = dice.choice(tuple(KEYS))
         return key, dice.choice(KEYS[key])
+
+    def _keys(self, ask: _Ask) -> Container[int]:
+        """Name the words that say what a question is about."""
+        return set(self.encode(ask.about)) or self.keys
 
     def _exchange(self, ask: _Ask) -> tuple[list[int], list[int]]:
         """Write question and answer: ids, and what should follow each."""
@@ -253,7 +260,7 @@ class Writer:
                 said = member.split('/')
                 dice.shuffle(said)
                 text = dice.choice(topic.texts).format(*said)
-                return _Ask(kind, text, value, evidence)
+                return _Ask(kind, text, value, evidence, ' '.join(said))
         return self._ask(run, ordinal, told, Mix(1, 1, shares=(1, 0, 0, 0)), dice)
 
     def _never(self, run: Run, ordinal: int, topic: Topic, dice: random.Random,
@@ -293,7 +300,7 @@ class Writer:
         """Pad rows to tensors."""
         stream = max(len(row.ids) for row in rows)
         marks = max(len(row.markers) for row in rows)
-        asks = max(sum(len(ids) for _, ids, _ in row.asks) for row in rows)
+        asks = max(sum(len(ids) for _, ids, *_ in row.asks) for row in rows)
         batch = len(rows)
 
         def table(width: int, value: int) -> np.ndarray:
@@ -305,24 +312,24 @@ class Writer:
         wanted = np.zeros((batch, max(len(row.asks) for row in rows), refs), bool)
         ask_ids, anchors, offsets = table(asks, 0), table(asks, 0), table(asks, 0)
         branches, labels = table(asks, NOTHING), table(stream + asks, IGNORE)
-        keys = table(stream + asks, NOTHING)
+        keys = np.full((batch, stream + asks, 2), NOTHING, np.int64)
         kinds = []
         for place, row in enumerate(rows):
             size = len(row.ids)
             ids[place, :size], pictures[place, :size] = row.ids, row.pictures
             kept[place, :size], labels[place, :size] = row.refs, row.labels
-            keys[place, :size] = row.keys
+            keys[place, :size] = np.array(row.keys).reshape(size, 2)
             markers[place, :len(row.markers)] = row.markers
             for mark, needed in enumerate(row.live):
                 live[place, mark, list(needed)] = True
             at = 0
-            for branch, (anchor, words, follow) in enumerate(row.asks):
+            for branch, (anchor, words, follow, about) in enumerate(row.asks):
                 end = at + len(words)
                 ask_ids[place, at:end], anchors[place, at:end] = words, anchor
                 branches[place, at:end], offsets[place, at:end] = branch, range(len(words))
                 labels[place, stream + at:stream + end] = follow
                 wanted[place, branch, list(row.wanted[branch])] = True
-                keys[place, stream + at:stream + end] = bound(words, self.keys, stream + at)
+                keys[place, stream + at:stream + end] = bound(words, about, stream + at)
                 at = end
             kinds += row.kinds
         lengths = torch.tensor([len(row.ids) for row in rows])

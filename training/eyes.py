@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""First lesson: the vision tower learns to see, with a plain classifier for each visible fact."""
+"""First lesson: the vision tower learns to see, and to say it in the words of the decoder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from infmllm_ros.bundled.scenes.words import (
@@ -45,10 +45,10 @@ SEEN_BY: dict[str, tuple[dict[str, tuple[str, ...]], ...]] = {
     'drive': ({'light': ('colour',), 'left': ('thing',)}, {'sign': ('number',)},
               {'ahead': ('ahead',), 'vehicle': ('colour',)},
               {'cones': ('number',), 'right': ('thing',)}),
-    'bench': ({'left': ('colour', 'shape'), 'gripper_at': ('place',)},
-              {'middle': ('colour', 'shape'), 'gripper': ('hand',)},
-              {'right': ('colour', 'shape'), 'count': ('number',)},
-              {'hold': ('colour', 'shape')})}
+    'bench': ({'left': ('colour', 'shape'), 'on_left': ('place',)},
+              {'middle': ('colour', 'shape'), 'in_middle': ('place',), 'gripper': ('hand',)},
+              {'right': ('colour', 'shape'), 'on_right': ('place',), 'count': ('number',)},
+              {'hold': ('colour', 'shape'), 'gripper_at': ('place',)})}
 """World -> for each vision token the facts it is to show, word by word: one of a sort."""
 
 FACTS: dict[tuple[str, str, str], tuple[int, int]] = {
@@ -56,6 +56,9 @@ FACTS: dict[tuple[str, str, str], tuple[int, int]] = {
     for token, facts in enumerate(tokens) for name, sorts in facts.items()
     for place, sort in enumerate(sorts)}
 """World, fact, sort -> its vision token, and which word of the answer it is."""
+
+ALWAYS = {'on_left': 'left', 'in_middle': 'middle', 'on_right': 'right'}
+"""What tokens say whatever is seen: `where` something stands is read where it stands."""
 
 NONE_WEIGHT = .3
 
@@ -82,21 +85,32 @@ def look(model: Any, images: torch.Tensor) -> torch.Tensor:
 
 class Eyes(nn.Module):
     """
-    The classifiers, which are thrown away afterwards: vision token -> logits of a sort of words.
+    What a frame's tokens are to say: vision token -> logits of a sort of words.
 
-    A fact has a token of its own to be read from, and all facts of a sort are read by the same
-    linear map of the normalised token: the decoder has to choose a token, not a way to read it.
+    A fact has a token of its own to be read from, and is read by the decoder's own word
+    embeddings: a token that shows a red light looks like the word `red`, so that the decoder can
+    copy what it sees as it copies what it was told.
 
     Parameters
     ----------
-    hidden : int
-        Width of the vision tokens.
+    vocabulary : dict
+        Word -> id.
+    embeddings : torch.Tensor
+        Of all words, [vocabulary, hidden]; they stay as they are.
     """
 
-    def __init__(self, hidden: int) -> None:
+    def __init__(self, vocabulary: Mapping[str, int], embeddings: torch.Tensor) -> None:
         super().__init__()
-        self.heads = nn.ModuleDict({sort: nn.Linear(hidden, len(words) + 1)
-                                    for sort, words in SORTS.items()})
+        for sort, words in SORTS.items():
+            ids = [vocabulary[word] for word in words]
+            self.register_buffer(sort, embeddings.detach()[ids].clone(), persistent=False)
+        # what shows nothing of a sort resembles none of its words
+        self.nothing = nn.ParameterDict({sort: nn.Parameter(torch.tensor(4.)) for sort in SORTS})
+
+    def read(self, sort: str, tokens: torch.Tensor) -> torch.Tensor:
+        """Read normalised tokens [N, hidden]: logits [N, 1 + words], of nothing first."""
+        return torch.cat((self.nothing[sort].expand(len(tokens), 1),
+                          tokens @ self.get_buffer(sort).T), 1)
 
     @staticmethod
     def sights() -> dict[tuple[str, str], list[int]]:
@@ -125,7 +139,7 @@ class Eyes(nn.Module):
         loss = features.new_zeros(())
         right = torch.zeros_like(truth, dtype=torch.bool)
         for column, ((_, _, sort), (token, _)) in enumerate(FACTS.items()):
-            logits, target = self.heads[sort](tokens[:, token]), truth[:, column]
+            logits, target = self.read(sort, tokens[:, token]), truth[:, column]
             # most frames show no sign: what is there counts more than what is not
             weight = torch.ones(logits.shape[1], device=logits.device)
             weight[0] = NONE_WEIGHT
@@ -141,8 +155,8 @@ def truths(run: Run) -> np.ndarray:
     for column, ((kind, name, sort), (_, place)) in enumerate(FACTS.items()):
         if kind == run.kind:
             for ordinal, truth in enumerate(run.now):
-                if name in truth:
-                    words = truth[name].split()
+                if name in truth or name in ALWAYS:
+                    words = (truth.get(name) or ALWAYS[name]).split()
                     out[ordinal, column] = (
                         0 if words == [NONE] else 1 + SORTS[sort].index(words[place]))
     return out

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import json
 import math
 from pathlib import Path
@@ -27,6 +28,7 @@ from infmllm_ros.engine.models.source import quiet
 from tokenizers import AddedToken, normalizers, pre_tokenizers, Regex, Tokenizer
 from tokenizers.models import WordLevel
 import torch
+from torch import nn
 import transformers
 
 PAD, UNKNOWN, START, ASK, ANSWER, END, IMAGE, FRAME, STATUS = SPECIALS = (
@@ -47,6 +49,7 @@ SHAPE: dict[str, dict[str, Any]] = {
              'num_attention_heads': 4, 'num_key_value_heads': 4},
 }
 CONTEXT = 4096
+WORD_SIZE = .1  # standard deviation of the word embeddings
 
 
 def make_tokenizer() -> transformers.PreTrainedTokenizerFast:
@@ -93,10 +96,65 @@ def make_model(config: transformers.LlavaOnevisionConfig, seed: int,
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         model = transformers.LlavaOnevisionForConditionalGeneration(config)
+        # words keep the vectors they begin with: the tower learns to write them meanwhile
+        model.get_input_embeddings().weight.requires_grad_(False).normal_(0, WORD_SIZE)
+    decoder = model.get_decoder()
+    for number, layer in enumerate(decoder.layers):     # the second heads are for frames
+        lean(layer.self_attn, 1, newest if number < len(decoder.layers) // 2 else recency,
+             decoder.rotary_emb.inv_freq)
     end, pad = config.text_config.eos_token_id, config.text_config.pad_token_id
     model.generation_config = transformers.GenerationConfig(eos_token_id=[end, pad],
                                                             pad_token_id=pad)
     return model
+
+
+def recency(distance: torch.Tensor) -> torch.Tensor:
+    """Prefer what is near: logits that fall with the logarithm of the distance."""
+    return -4 * torch.log1p(distance / 8)
+
+
+def newest(distance: torch.Tensor) -> torch.Tensor:
+    """Prefer the frame just before: logits that peak at its vision tokens."""
+    return 16 * torch.exp(-(distance - 3.5) ** 2 / 18)
+
+
+def lean(attention: nn.Module, head: int, wanted: Callable[[torch.Tensor], torch.Tensor],
+         inverse: torch.Tensor, reach: int = 1000) -> None:
+    """
+    Make a head look at a distance, whatever stands there, before it learns what to look for.
+
+    The biases of query and key, rotated, give a logit sum_i a_i cos(f_i d + p_i) at distance d,
+    which is fitted to what is wanted. Adam moves a bias by its learning rate a step: it would not
+    get there by itself.
+
+    Parameters
+    ----------
+    attention : torch.nn.Module
+        With biased `q_proj` and `k_proj`.
+    head : int
+        A query head; the bias of its key head is set too.
+    wanted : Callable
+        Distances in tokens -> logits.
+    inverse : torch.Tensor
+        Rotary frequencies, [head size / 2].
+    reach : int
+        Greatest distance that is fitted.
+    """
+    distance = torch.arange(reach, dtype=torch.float64)
+    weight = (1 / (1 + distance / 20)).sqrt()[:, None]      # what is near must be exact
+    angle = distance[:, None] * inverse.double()
+    waves = torch.cat((angle.cos(), angle.sin(), torch.ones_like(angle[:, :1])), 1) * weight
+    half = len(inverse)
+    small = torch.eye(2 * half + 1, dtype=torch.float64) * .1
+    small[-1, -1] = 0       # softmax does not see a constant
+    fit = torch.linalg.solve(waves.T @ waves + small, waves.T @ (weight[:, 0] * wanted(distance)))
+    wave = torch.complex(fit[:half], -fit[half:-1])
+    size = (wave.abs() / attention.scaling).sqrt()
+    turned = wave / wave.abs().clamp_min(1e-12) * size
+    key_head = head // attention.num_key_value_groups
+    with torch.no_grad():
+        attention.q_proj.bias.view(-1, 2 * half)[head] = torch.cat((turned.real, turned.imag))
+        attention.k_proj.bias.view(-1, 2 * half)[key_head] = torch.cat((size, 0 * size))
 
 
 def write_folder(model: Any, tokenizer: Any, folder: Path,

@@ -70,8 +70,9 @@ class Part:
     wanted : torch.Tensor
         Which evidence answers each branch: bool [B, K, R].
     keys : torch.Tensor
-        Where in ``ids, ask_ids`` the key stands that a token is said of, as `code` in `the code
-        is seven` or `what is the code`; else NOTHING: int64 [B, S + Q].
+        Where in ``ids, ask_ids`` the one or two words stand that a token is said of, as `code` in
+        `the code is seven` or `what is the code`, and `red cup` in `where is the red cup`; else
+        NOTHING: int64 [B, S + Q, 2].
     """
 
     ids: torch.Tensor
@@ -225,6 +226,11 @@ class Memory:
         newest = (before > 0) & (before <= self.sight) & (part.pictures >= 0)[:, None]
         return nn.functional.pad(newest & first[..., None], (self.valid.shape[1], asks))
 
+    def pictures(self, part: Part) -> torch.Tensor:
+        """Say which tokens show something: bool [B, n + S + Q]."""
+        seen = torch.cat((self.ids, part.ids), 1) == self.model.config.video_token_id
+        return nn.functional.pad(seen, (0, part.ask_ids.shape[1]))
+
     def _is_word(self, ids: torch.Tensor) -> torch.Tensor:
         """Say which tokens are words: neither of a frame nor the start of the stream."""
         config = self.model.config
@@ -348,6 +354,7 @@ class _Look:
                  newest: torch.Tensor | None) -> None:
         self.memory, self.visible, self.part = memory, visible, part
         self.evidence, self.newest = evidence, newest
+        self.pictures = memory.pictures(part)
         self.lost: list[torch.Tensor] = []
         self.stream = part.ids.shape[1]
         held = torch.cumsum(memory.valid, 1) - 1
@@ -382,34 +389,43 @@ class _Look:
         if self.rows is not None:
             rows = self.rows[:, None, :, None].expand(-1, weights.shape[1], -1, weights.shape[-1])
             self.weights[layer] = weights.gather(2, rows).mean(1)
-        self._point(layer, weights[:, 0].float())
+        self._point(layer, weights[:, :2].float())
         return torch.matmul(weights, value.repeat_interleave(groups, 1)).transpose(1, 2)
 
     def _point(self, layer: int, weights: torch.Tensor) -> None:
-        """Note how far the first head, [B, S + Q, n + S + Q], looks past its target."""
+        """Note how far the first two heads, [B, 2, S + Q, n + S + Q], look past their targets."""
+        words, sights = weights[:, 0], weights[:, 1]
         if layer < len(self.new) // 2:
-            asked = self.part.keys >= 0
-            place = self.memory.valid.shape[1] + self.part.keys.clamp_min(0)
-            found = weights.gather(2, place[..., None])[..., 0]
+            keys = self.part.keys
+            place = self.memory.valid.shape[1] + keys.clamp_min(0)
+            found = words.gather(2, place)
+            count = (keys >= 0).sum(-1)
+            asked, each = count > 0, found.clamp_min(1e-4).log() * (keys >= 0)
+            # KL(uniform over the keys || attention)
+            miss = -each.sum(-1) / count.clamp_min(1) - count.clamp_min(1).log()
             if self.newest is not None:
                 asked = torch.cat((asked, self.newest.any(-1)), 1)
-                found = torch.cat(
-                    (found, (weights[:, self.stream:] * self.newest).sum(-1)), 1)
+                found = (sights[:, self.stream:] * self.newest).sum(-1)
+                miss = torch.cat((miss, -found.clamp_min(1e-4).log()), 1)
         elif self.evidence is not None:
             asked = self.evidence.any(-1)
-            found = (weights[:, self.stream:] * self.evidence).sum(-1)
+            seen = (self.evidence & self.pictures[:, None]).any(-1)
+            found = (torch.where(seen[..., None], sights[:, self.stream:],
+                                 words[:, self.stream:]) * self.evidence).sum(-1)
+            miss = -found.clamp_min(1e-4).log()
         else:
             return
-        lost = -(found.clamp_min(1e-4).log() * asked).sum() / asked.sum().clamp_min(1)
+        lost = (miss * asked).sum() / asked.sum().clamp_min(1)
         self.lost.append(lost)
 
     def pointing(self) -> torch.Tensor:
         """
-        Return the pointing loss, which teaches two steps of recall to the first heads.
+        Return the pointing loss, which teaches two steps of recall to the first two heads.
 
-        In the first half of the layers what is said of a key looks at the key, and a question
-        begins with a look at the newest frame, at a fixed distance before it; in the second half
-        each word of an answer looks at its evidence. The loss is -log(attention on the target), a
-        mean over tokens, then over layers.
+        In the first half of the layers what is said of a key looks at the key (first head), and a
+        question begins with a look at the newest frame, at a fixed distance before it (second
+        head); in the second half each word of an answer looks at its evidence: words and the start
+        of the stream with the first head, frames with the second. The loss is -log(attention on
+        the target), a mean over tokens, then over layers.
         """
         return sum(self.lost, torch.zeros((), device=self.memory.device)) / len(self.new)

@@ -98,18 +98,18 @@ class Recipe:
     eyes_steps: int = 14000
     eyes_batch: int = 64
     eyes_rate: float = 1e-3
-    words_steps: int = 3000
+    words_steps: int = 1500
     words_rate: float = 1.5e-3
-    words_enough: float = .95
+    words_enough: float = .96
     memory_runs: int = 400
     memory_frames: int = 256
-    memory_steps: int = 5800
+    memory_steps: int = 4500
     memory_rate: float = 1.6e-3
     phases: tuple[Phase, ...] = (
-        Phase(.1, (CRAM, 8), 24), Phase(.3, (CRAM, 8, 16), 24, .5),
-        Phase(.8, (CRAM, 16, LOUD, LOUD), 24, .8),
-        Phase(1.01, (CRAM, 16, LOUD, 256), 24, .8))
-    budgets: tuple[int, ...] = (128, 192, 256, 384, 768)
+        Phase(.08, (CRAM, 8), 24), Phase(.15, (CRAM, 8, 16), 24, .5),
+        Phase(.4, (CRAM, 16, LOUD, LOUD), 24, .8),
+        Phase(1.01, (CRAM, 16, LOUD, 256, 256), 24, .8))
+    budgets: tuple[int, ...] = (128, 192, 384, 768, 768)
     guided: bool = True
 
 
@@ -118,8 +118,8 @@ def mix(frames: int) -> Mix:
     if frames == CRAM:
         return Mix(frames, part=4, asks=4., shares=(.25, .05, .6, .1), tells=.4, first=10)
     if frames > LOUD:
-        return Mix(frames, part=4, asks=1.2, tells=.04, first=6, quiet=frames - LOUD)
-    return Mix(frames, part=4, asks=1.6 if frames < 16 else 1.2)
+        return Mix(frames, part=4, asks=2.5, tells=.04, first=6, quiet=frames - LOUD)
+    return Mix(frames, part=4, asks=2.5)
 
 
 def words_mix(frames: int) -> Mix:
@@ -150,7 +150,8 @@ class Trainer:
                  steps: int, rate: float, device: torch.device) -> None:
         self.name, self.modules, self.seed, self.steps = name, modules, seed, steps
         self.path, self.device, self.rate, self.done = work / f'{name}.pt', device, rate, 0
-        self.parameters = [p for module in modules.values() for p in module.parameters()]
+        self.parameters = [p for module in modules.values() for p in module.parameters()
+                           if p.requires_grad]
         self.optimiser = torch.optim.AdamW(self.parameters, lr=rate, betas=(.9, .98),
                                            weight_decay=.01)
         self.score, self.finished = Score(), False
@@ -243,7 +244,7 @@ def train(recipe: Recipe, work: Path, out: Path, only: Iterable[str], device: to
     writer = Writer(tokenizer.get_vocab(), tokens, recipe.guided)
     eyes = torch.nn.ModuleDict({
         'tower': model.model.vision_tower, 'projector': model.model.multi_modal_projector,
-        'heads': Eyes(hidden).to(device)})
+        'heads': Eyes(tokenizer.get_vocab(), model.get_input_embeddings().weight).to(device)})
     words = torch.nn.ModuleDict({'decoder': model.get_decoder()})
     seeing = Trainer('eyes', eyes, work, recipe.seed, recipe.eyes_steps, recipe.eyes_rate, device)
     reading = Trainer('words', words, work, recipe.seed, recipe.words_steps, recipe.words_rate,

@@ -177,7 +177,8 @@ class Bench(World):
             facts['held'] = Fact(before.held, frames(self._held_at))
             changed.append('held')
             if self._pose.change is None:
-                facts['taken'] = Fact(before.held, frames(self._held_at))
+                # that it was taken shows in the frame after: it is gone, and stands nowhere
+                facts['taken'] = Fact(before.held, frames(self._held_at, ordinal))
                 changed.append('taken')
         if held != NONE:
             self._held_at, self._last = ordinal, held
