@@ -37,9 +37,9 @@ POLICIES: dict[str, type[Policy]] = {
         Saddle, StreamingLLM, H2O, StreamingVLM, LiveVLM, InfiniPotV, Hermes, RecentFrames, Random,
         Full)}
 
-__all__ = ['Full', 'H2O', 'Hermes', 'InfiniPotV', 'LiveVLM', 'make_policy', 'option', 'parse_bytes',
-           'POLICIES', 'Policy', 'Random', 'RecentFrames', 'Role', 'Saddle', 'StreamingLLM',
-           'StreamingVLM', 'View']
+__all__ = ['Full', 'H2O', 'Hermes', 'InfiniPotV', 'LiveVLM', 'make_policy', 'option',
+           'parse_bytes', 'POLICIES', 'Policy', 'Random', 'RecentFrames', 'Role', 'Saddle',
+           'StreamingLLM', 'StreamingVLM', 'View']
 
 
 def make_policy(name: str, budget: int | str | None = None, **options: Any) -> Policy:
