@@ -24,6 +24,7 @@ from typing import Any, TYPE_CHECKING
 
 import torch
 
+from . import retention
 from .answer import Answer, Evidence
 from .chunk import Chunk
 from .decode import Detokenizer, Sampler, Sampling
@@ -88,7 +89,7 @@ class Asking:
         if self.remember and session.glance is None:
             # as in the paper: the question chooses what stays before the answer is decoded
             held = session.cache.evicted
-            session.evict()
+            retention.evict(session)
             if session.cache.evicted != held:       # what is gone cannot be rolled back
                 self._mark = session.cache.mark()
         return logits
@@ -118,7 +119,7 @@ class Asking:
         if session.glance:
             session.glance.close()
         if self.remember:
-            session.evict()
+            retention.evict(session)
             session.cache.trim()
         if session._asking is self:
             session._asking = None

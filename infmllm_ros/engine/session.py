@@ -17,14 +17,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
 
-from . import intake, persist, watching
+from . import intake, persist, retention, watching
 from .answer import Answer, Frame, Stats
 from .asking import Asking, choose
 from .attention import Pass, streaming
@@ -36,7 +36,7 @@ from .duplicates import FrameFilter
 from .errors import ContextFull
 from .glance import Glance
 from .models import StreamingModel
-from .policies import Policy, Role, View
+from .policies import Policy, Role
 from .positions import NO_FRAME
 from .rope import RopeMap
 
@@ -78,9 +78,10 @@ class StreamingSession:
             model.config.get_text_config(decoder=True), model.rope, self.plan.capacity,
             self.plan.headroom, self.adapter.max_extent, policy.scope, policy.channels,
             policy.reduce, model.dtype, model.device)
-        self._prefix = self.prompt.prefix(self.settings.system_prompt)
-        self._probe = Chunk(self.prompt.question(policy.probe)) if policy.probe else None
-        self.glance = Glance(self.cache, policy, self.view) if policy.retrieves else None
+        self.prefix = self.prompt.prefix(self.settings.system_prompt)
+        self.probe = Chunk(self.prompt.question(policy.probe)) if policy.probe else None
+        self.glance = (Glance(self.cache, policy, partial(retention.view, self))
+                       if policy.retrieves else None)
         self._asking: Asking | None = None
         self.reset()
 
@@ -97,7 +98,7 @@ class StreamingSession:
         self.evictions = self.answers = self._chunks = 0
         self._first_stamp: int | None = None
         self.timings = dict.fromkeys(('vision_s', 'prefill_s', 'evict_s', 'decode_s'), 0.0)
-        for part in self._parts(self._prefix):
+        for part in self._parts(self.prefix):
             self.feed(Chunk(part), Role.PREFIX)
             self.cache.trim()
 
@@ -350,50 +351,17 @@ class StreamingSession:
         finally:
             cache.end()
         if rows is not None:
-            self._score(rows, past, len(chunk))
+            retention.score(cache, self.policy, rows, past, len(chunk))
         return out
-
-    def _score(self, rows: torch.Tensor, past: int, size: int) -> None:
-        """Hand the window's attention to the policy."""
-        place = torch.arange(size, device=rows.device)
-        asked = torch.cat((
-            torch.full((past,), len(rows), device=rows.device),
-            (rows[None] >= place[:, None]).sum(1))).float()
-        for slots in self.cache.slots:
-            held = slice(0, slots.count)
-            self.policy.observe(slots.state[:, :, held], slots.window[:, held], asked[held])
 
     def _after(self) -> None:
         """Probe if it is time, then evict whatever is over budget."""
         self._chunks += 1
         every = self.policy.probe_every
-        if self._probe is not None and every and self._chunks % every == 0:
-            self.feed(self._probe, Role.PROBE, commit=False)
-        self.evict()
+        if self.probe is not None and every and self._chunks % every == 0:
+            self.feed(self.probe, Role.PROBE, commit=False)
+        retention.evict(self)
         self.cache.trim()
-
-    def evict(self) -> None:
-        """Let the policy choose what stays, where a group is over budget."""
-        start, cache, before = perf_counter(), self.cache, self.cache.evicted
-        over = [group for group, slots in enumerate(cache.slots)
-                if slots.count > self.plan.budget or self.policy.eager]
-        if over and self._probe is not None and not self.policy.probe_every:
-            self.feed(self._probe, Role.PROBE, commit=False)
-        keep = self.policy.select_all([self.view(group) for group in over])
-        for group, kept in zip(over, keep, strict=True):
-            cache.compact(cache.slots[group], kept)
-        if cache.evicted > before:
-            self.evictions += 1
-            self.timings['evict_s'] = perf_counter() - start
-        if len(self.frames) > 2 * self.plan.budget + 64:
-            self.frames = {number: self.frames[number] for number in self.cache.frames()}
-
-    def view(self, group: int) -> View:
-        """Show one selection group to the policy."""
-        slots = self.cache.slots[group]
-        return View.of(
-            slots, self.plan.budget, max(len(self._prefix), self.policy.sinks), group,
-            len(self.cache.full), self.cache.contents(slots) if self.policy.reads else ())
 
     def _parts(self, ids: torch.Tensor) -> list[torch.Tensor]:
         """Cut token ids into chunks; none if there are none."""

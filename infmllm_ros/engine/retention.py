@@ -1,0 +1,65 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The policy at work on a session: what it learns from a pass, and what stays after one."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import torch
+
+from .cache import StreamCache
+from .policies import Policy, Role, View
+
+if TYPE_CHECKING:
+    from .session import StreamingSession
+
+
+def score(cache: StreamCache, policy: Policy, rows: torch.Tensor, past: int, size: int) -> None:
+    """Hand over the attention of a window: queries `rows` of a chunk of `size` after `past`."""
+    place = torch.arange(size, device=rows.device)
+    asked = torch.cat((
+        torch.full((past,), len(rows), device=rows.device),
+        (rows[None] >= place[:, None]).sum(1))).float()
+    for slots in cache.slots:
+        held = slice(0, slots.count)
+        policy.observe(slots.state[:, :, held], slots.window[:, held], asked[held])
+
+
+def evict(session: StreamingSession) -> None:
+    """Let the policy choose what stays, where a group is over budget."""
+    start, cache, before = perf_counter(), session.cache, session.cache.evicted
+    over = [group for group, slots in enumerate(cache.slots)
+            if slots.count > session.plan.budget or session.policy.eager]
+    if over and session.probe is not None and not session.policy.probe_every:
+        session.feed(session.probe, Role.PROBE, commit=False)
+    keep = session.policy.select_all([view(session, group) for group in over])
+    for group, kept in zip(over, keep, strict=True):
+        cache.compact(cache.slots[group], kept)
+    if cache.evicted > before:
+        session.evictions += 1
+        session.timings['evict_s'] = perf_counter() - start
+    if len(session.frames) > 2 * session.plan.budget + 64:
+        session.frames = {number: session.frames[number] for number in cache.frames()}
+
+
+def view(session: StreamingSession, group: int) -> View:
+    """Show one selection group to the policy."""
+    slots = session.cache.slots[group]
+    return View.of(
+        slots, session.plan.budget, max(len(session.prefix), session.policy.sinks), group,
+        len(session.cache.full),
+        session.cache.contents(slots) if session.policy.reads else ())
