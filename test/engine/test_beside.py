@@ -18,7 +18,18 @@ from infmllm_ros.engine import load_model, make_policy, StreamingSession
 import pytest
 from tape import plain_inputs, Shown
 import torch
-from zoo import FAMILIES, folder, load, picture, plain, session, show, SIGHTED, words
+from zoo import (
+    FAMILIES,
+    folder,
+    load,
+    picture,
+    plain,
+    POLICIES,
+    session,
+    show,
+    SIGHTED,
+    words,
+)
 
 
 def generate(model, ids):
@@ -76,10 +87,12 @@ def test_a_plain_forward_with_pixels_works_beside_a_session(family):
     assert one.equal(other)
 
 
-@pytest.mark.parametrize('family', FAMILIES)
-def test_two_sessions_of_one_model_do_not_disturb_each_other(family):
+@pytest.mark.parametrize(('family', 'row'), [
+    *((family, 'recent_frames') for family in FAMILIES),
+    *(('qwen2_5_vl', row) for row in POLICIES if row != 'full')])
+def test_two_sessions_of_one_model_do_not_disturb_each_other(family, row):
     model = load(family)
-    rows = ('saddle', 'recent_frames')
+    rows = ('saddle', row)
 
     def step(target, number, life):
         if model.adapter.sees:

@@ -31,7 +31,19 @@ import pytest
 from references import TinyLlama
 from tape import generate_plainly, plain_inputs, Shown, Tape, text_tokens
 import torch
-from zoo import changed, folder, holders, load, picture, plain, policy, ROPES, session, words
+from zoo import (
+    changed,
+    folder,
+    holders,
+    load,
+    picture,
+    plain,
+    POLICIES,
+    policy,
+    ROPES,
+    session,
+    words,
+)
 
 TOLERANCE = 1e-4
 WINDOW = 24
@@ -159,7 +171,7 @@ def live(family, row, changes):
                     for token in chunk if [t.word for t in chunk] != guidance]
 
 
-@pytest.mark.parametrize('row', ['saddle', 'saddle_probe', 'h2o', 'streaming_llm'])
+@pytest.mark.parametrize('row', [row for row in POLICIES if row != 'full'])
 @pytest.mark.parametrize(('family', 'other'), [
     ('gemma3_text', SLIDING), ('qwen2', SLIDING), ('lfm2', CONV), ('qwen3_next', LINEAR),
     ('qwen3_5_text', LINEAR)])
