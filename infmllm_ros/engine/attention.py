@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -35,6 +36,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = 'infmllm'
+MASKED_ROWS = 512  # rows of a chunk that attend at a time, to no more keys than the last sees
 ROWS_AT_ONCE = 64  # window rows whose probabilities are held at a time: bounds the peak memory
 _ACTIVE: ContextVar[bool] = ContextVar('infmllm_streaming', default=False)
 
@@ -171,15 +173,19 @@ class Pass:
         if groups > 1 and query.is_cuda:
             # with a mask, CUDA's grouped-query path is the slow math kernel
             key, value = (t.repeat_interleave(groups, 1) for t in (key, value))
-        mask = None
-        if queries < held or hidden is not None or layer.is_sliding and held > layer.window:
-            mask = self._mask(queries, held, layer.window or held, query.device)
-        if hidden is not None:
-            mask = mask & ~hidden
-        out = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling,
-            enable_gqa=groups > 1 and not query.is_cuda)
-        return out.transpose(1, 2)
+        attend = partial(functional.scaled_dot_product_attention, scale=scaling,
+                         enable_gqa=groups > 1 and not query.is_cuda)
+        if queries == held and hidden is None and not (layer.is_sliding and held > layer.window):
+            return attend(query, key, value, is_causal=True).transpose(1, 2)
+        mask = self._mask(queries, held, layer.window or held, query.device)
+        mask = mask if hidden is None else mask & ~hidden
+        parts = []
+        for first in range(0, queries, MASKED_ROWS):
+            rows = slice(first, min(first + MASKED_ROWS, queries))
+            seen = held - queries + rows.stop   # the first rows do not see the chunk's end
+            parts.append(attend(query[:, :, rows], key[:, :, :seen], value[:, :, :seen],
+                                attn_mask=mask[rows, :seen]))
+        return torch.cat(parts, 2).transpose(1, 2)
 
     def _mask(self, queries: int, held: int, window: int, device: torch.device) -> torch.Tensor:
         """Let each query see itself and the window - 1 tokens before it: bool [q, K]."""
