@@ -88,7 +88,7 @@ def live(family, changes, oracle, fields, budget=150, steps=18, seed=0):
                 expected = reference.ask(chunks, remember)
                 for layer, slots in seen.items():
                     assert slots.tolist() == reference.visible_slots[layer]
-                    hidden += pinned < len(slots) < target.view(0).count
+                    hidden += pinned < len(slots) < target.cache.slots[0].count
                 for found, truth in zip(logits, expected):
                     assert np.abs(found.numpy() - truth[-1]).max() < 2e-4
                 assert logits and len(chunks) >= len(logits)

@@ -16,7 +16,7 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from infmllm_ros.engine import BudgetError
+from infmllm_ros.engine import BudgetError, retention
 from keepers_video import InfiniPotReference, StreamingVLMReference
 import numpy as np
 import pytest
@@ -88,9 +88,9 @@ def test_a_budget_too_small_for_the_text_is_refused_by_name():
 
 
 # ------------------------------------------------------------------------------ infinipot_v
-def evict(target, units):
+def evict(target, units, really=retention.evict):
     """Evict, and tell what stays, by (layer, KV head)."""
-    type(target).evict(target)
+    really(target)
     return {(layer, group): target.kept(layer)[group].tolist() for layer, group in units}
 
 
@@ -101,7 +101,8 @@ def evict(target, units):
     ('smolvlm', 2, {'scope': 'all', 'target': 1.0, 'recent': 0.4}),
     ('qwen2_5_vl', 2, {'pooling': 'none', 'tar': 0.0, 'text': 'norm'}),
     ('llama', 2, {'text': 'norm'})], ids=str)
-def test_infinipot_v_keeps_what_is_new_in_time_and_what_is_large(family, layers, fields):
+def test_infinipot_v_keeps_what_is_new_in_time_and_what_is_large(
+        family, layers, fields, monkeypatch):
     budget, changes = 100 if 'llava' in family else 150, changed(num_hidden_layers=layers)
     model, rng = load(family, changes), np.random.default_rng(0)
     oracle = TinyLlama(plain(family, changes))
@@ -127,9 +128,10 @@ def test_infinipot_v_keeps_what_is_new_in_time_and_what_is_large(family, layers,
                 target.answer('Where is it now?', max_tokens=3, remember=False)
                 tape.take()
                 midway = []
-                target.evict = lambda to=midway: to.append(evict(target, reference.units))
+                monkeypatch.setattr(retention, 'evict', lambda session, to=midway: to.append(
+                    evict(session, reference.units)))
                 target.answer('Where?', max_tokens=4, remember=True)
-                del target.evict
+                monkeypatch.undo()
                 question, *said = tape.take()
                 reference.feed(question)
                 reference.settle(midway[0])
