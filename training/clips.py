@@ -36,6 +36,7 @@ from .model import ANSWER, ASK, END, FRAME, START, STATUS
 from .runs import Run
 from .stream import IGNORE, NOTHING, Part
 
+OFTEN = {'where': 2, 'put': 3, 'taken': 2, 'cones_since': 2}  # topics that are learned last
 IN_VIEW = .7  # share of the draws of a remembered fact that are passed over while it is in view
 
 
@@ -252,7 +253,7 @@ class Writer:
         topics = [topic for topic in TOPICS[run.kind]
                   if topic.kind == ('now' if kind == 'now' else 'back')]
         for _ in range(20):
-            topic = dice.choice(topics)
+            topic = dice.choices(topics, [OFTEN.get(topic.name, 1) for topic in topics])[0]
             found = (self._never(run, ordinal, topic, dice) if kind == 'no'
                      else self._about(run, ordinal, topic, dice))
             if found is not None:
