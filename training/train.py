@@ -103,7 +103,7 @@ class Recipe:
     words_enough: float = .96
     memory_runs: int = 400
     memory_frames: int = 256
-    memory_steps: int = 3600
+    memory_steps: int = 3200
     memory_rate: float = 1.6e-3
     phases: tuple[Phase, ...] = (
         Phase(.08, (CRAM, 8), 24), Phase(.15, (CRAM, 8, 16), 24, .5),
