@@ -36,7 +36,8 @@ from .model import ANSWER, ASK, END, FRAME, START, STATUS
 from .runs import Run
 from .stream import IGNORE, NOTHING, Part
 
-OFTEN = {'where': 3, 'put': 4, 'taken': 2, 'cones_since': 2, 'first': 2, 'colour_last': 2}  # topics that are learned last
+# Topics that are learned last, and how much more often than others they are drawn.
+OFTEN = {'where': 3, 'put': 4, 'taken': 2, 'cones_since': 2, 'first': 2, 'colour_last': 2}
 IN_VIEW = .7  # share of the draws of a remembered fact that are passed over while it is in view
 
 
