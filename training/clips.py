@@ -36,6 +36,8 @@ from .model import ANSWER, ASK, END, FRAME, START, STATUS
 from .runs import Run
 from .stream import IGNORE, NOTHING, Part
 
+# Topics that are learned last, and how much more often than others they are drawn.
+OFTEN = {'where': 3, 'put': 4, 'taken': 2, 'cones_since': 2, 'first': 2, 'colour_last': 2}
 IN_VIEW = .7  # share of the draws of a remembered fact that are passed over while it is in view
 
 
@@ -252,7 +254,7 @@ class Writer:
         topics = [topic for topic in TOPICS[run.kind]
                   if topic.kind == ('now' if kind == 'now' else 'back')]
         for _ in range(20):
-            topic = dice.choice(topics)
+            topic = dice.choices(topics, [OFTEN.get(topic.name, 1) for topic in topics])[0]
             found = (self._never(run, ordinal, topic, dice) if kind == 'no'
                      else self._about(run, ordinal, topic, dice))
             if found is not None:
@@ -287,7 +289,11 @@ class Writer:
             value, frames = found
         if value == NONE and dice.random() > max(topic.none_rate, .1 if len(members) > 1 else 0):
             return None
-        places = {place for fact in shown(run.kind, topic.name, value, member)
+        facts = shown(run.kind, topic.name, value, member)
+        if topic.name == 'first':       # where it stands; what is seen of a drive names itself
+            facts = tuple(fact for fact in facts if run.kind == 'drive' or value in (
+                run.now[frame].get(fact) for frame in frames)) or facts
+        places = {place for fact in facts
                   for place in self.sights.get((run.kind, fact), range(self.vision_tokens))}
         return member, value, self._tokens(frames, places)
 

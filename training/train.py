@@ -103,12 +103,12 @@ class Recipe:
     words_enough: float = .96
     memory_runs: int = 400
     memory_frames: int = 256
-    memory_steps: int = 4500
+    memory_steps: int = 3800
     memory_rate: float = 1.6e-3
     phases: tuple[Phase, ...] = (
         Phase(.08, (CRAM, 8), 24), Phase(.15, (CRAM, 8, 16), 24, .5),
         Phase(.4, (CRAM, 16, LOUD, LOUD), 24, .8),
-        Phase(1.01, (CRAM, 16, LOUD, 256, 256), 24, .8))
+        Phase(1.01, (16, 16, LOUD, 256), 24, .8))
     budgets: tuple[int, ...] = (128, 192, 384, 768, 768)
     guided: bool = True
 
