@@ -24,7 +24,7 @@ import pytest
 import torch
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
-from training.clips import Writer
+from training.clips import Writer  # noqa: I100
 from training.eyes import ALWAYS, FACTS, look, SORTS, truths
 from training.lessons import MemoryLesson, noise_runs, Phase, Score
 from training.model import make_config, make_model, make_tokenizer, write_folder

@@ -255,7 +255,7 @@ def test_choices_are_scored_as_they_would_be_generated():
 
 @pytest.mark.parametrize('rope', ['longrope', 'yarn'])
 def test_what_is_seen_is_turned_as_hugging_face_does(rope):
-    """LongRoPE changes its frequencies by what is seen, also in the midst of an answer."""
+    """Frequencies of LongRoPE change with what is seen, also in the midst of an answer."""
     limit = 150
     changes = changed(num_hidden_layers=1, rope_parameters={
         **zoo.ROPES[rope], 'original_max_position_embeddings': limit})
