@@ -88,8 +88,9 @@ def stats_message(health: Health, policy: str, age_ms: float) -> CacheStats:
         tokens=stats.tokens, usage=stats.usage, tokens_seen=stats.tokens_seen,
         tokens_evicted=stats.tokens_evicted, frames_received=health.frames_received,
         frames_seen=stats.frames_seen, frames_dropped=health.frames_dropped,
-        images_bad=health.images_bad, frames_retained=stats.frames_retained,
-        evictions=stats.evictions, answers=stats.answers, queries_pending=health.waiting,
+        frames_skipped=stats.frames_skipped, images_bad=health.images_bad,
+        frames_retained=stats.frames_retained, evictions=stats.evictions, answers=stats.answers,
+        queries_pending=health.waiting,
         kv_bytes=stats.kv_bytes, process_bytes=process_bytes(), vision_ms=1e3 * stats.vision_s,
         prefill_ms=1e3 * stats.prefill_s, evict_ms=1e3 * stats.evict_s,
         decode_ms=1e3 * stats.decode_s, frame_age_ms=age_ms if health.newest else 0.0)
