@@ -252,7 +252,7 @@ def numbers(part: Part, results: dict[Setting, Streams], frame_tokens: int,
 
 
 def examine(model: StreamingModel, parts: dict[str, Part], ledger: Ledger, out: Path | None,
-            by_topic: bool = False) -> str:
+            by_topic: bool = False, section: str = 'memory_exam') -> str:
     """Hold the exam, or what is missing of it; return the page, and write it if there is `out`."""
     each, text, collected = model.adapter.frame_tokens, [], {}
     for name, part in parts.items():
@@ -274,8 +274,8 @@ def examine(model: StreamingModel, parts: dict[str, Part], ledger: Ledger, out: 
             text.append('![Accuracy against distance](figures/memory_exam.png)')
     page = '\n\n'.join(text)
     if out is not None:
-        write_between(out / 'memory_exam.md', 'memory_exam', page)
-        write_json(out / 'figures' / 'memory_exam.json', collected)
+        write_between(out / 'memory_exam.md', section, page)
+        write_json(out / 'figures' / f'{section}.json', collected)
     return page
 
 
@@ -295,6 +295,8 @@ def main() -> None:
     parser.add_argument('--work', type=Path, default=Path('build/memory_exam.jsonl'),
                         help='results so far; delete it when scenes or engine have changed')
     parser.add_argument('--out', type=Path, help='folder of page and figures; default: docs')
+    parser.add_argument('--section', default='memory_exam',
+                        help='of the page, and the name of the numbers (default: %(default)s)')
     parser.add_argument('--threads', type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -304,7 +306,7 @@ def main() -> None:
                        1 if args.quick else args.streams, args.quick, args.policies.split(','))
     out = args.out or (None if args.quick else Path('docs'))
     print(examine(model, {name: parts[name] for name in args.parts.split(',')},
-                  Ledger(args.work, fingerprint(args.model)), out, args.topics))
+                  Ledger(args.work, fingerprint(args.model)), out, args.topics, args.section))
 
 
 if __name__ == '__main__':
