@@ -38,7 +38,6 @@ from .exam_report import (
     by_age,
     by_distance,
     columns,
-    draw_scores,
     FAR,
     is_fact,
     markdown,
@@ -108,8 +107,8 @@ def draw(path: Path, results: Mapping[Setting, Streams], costs: Mapping[Setting,
         'frames since')
     for number, (setting, streams) in enumerate(results.items()):
         style = {'color': f'C{number}', 'marker': 'osv^<>Dxp*'[number % 10]}
-        draw_scores(facts, by_distance(streams), setting.label, **style)
-        draw_scores(back, by_age(streams), setting.label, **style)
+        for axes, points in ((facts, by_distance(streams)), (back, by_age(streams))):
+            axes.plot(list(points), [one.share for one in points.values()], ms=4, **style)
         found = scores(streams, setting, frame_tokens)
         shares = [found[kind].share for kind in KINDS if found[kind].asked]
         price.plot(costs[setting].frame, sum(shares) / len(shares), label=setting.label,
