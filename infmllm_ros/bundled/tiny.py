@@ -37,117 +37,8 @@ from tokenizers.trainers import BpeTrainer
 import torch
 import transformers
 
-CHATML = (
-    '{% for message in messages %}'
-    "{% if loop.first and message.role != 'system' and default_system %}"
-    "{{ '<|im_start|>system\n' + default_system + '<|im_end|>\n' }}{% endif %}"
-    "{{ '<|im_start|>' + message.role + '\n' }}"
-    '{% if message.content is string %}{{ message.content }}{% else %}'
-    '{% for part in message.content %}'
-    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% elif part.type == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
-    '{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}'
-    "{{ '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-TEMPLATES = {
-    'llama': (
-        '{{ bos_token }}{% for message in messages %}'
-        "{{ '<|start_header_id|>' + message.role + '<|end_header_id|>\n\n'"
-        " + message.content | trim + '<|eot_id|>' }}{% endfor %}"
-        '{% if add_generation_prompt %}'
-        "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
-    ),
-    'qwen2': (
-        "{% set default_system = 'You are a helpful assistant.' %}"
-        '{% for message in messages %}'
-        "{% if loop.first and message.role != 'system' %}"
-        "{{ '<|im_start|>system\n' + default_system + '<|im_end|>\n' }}{% endif %}"
-        "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% endfor %}"
-        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-    ),
-    # The real one also strips the reasoning of earlier turns, which are never rendered here.
-    'qwen3': (
-        '{% for message in messages %}'
-        "{{ '<|im_start|>' + message.role + '\n' }}"
-        "{% if message.role == 'assistant' and loop.last %}"
-        "{{ '<think>\n\n</think>\n\n' }}{% endif %}"
-        "{{ message.content + '<|im_end|>\n' }}{% endfor %}"
-        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
-        '{% if enable_thinking is defined and enable_thinking is false %}'
-        "{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}"
-    ),
-    'mistral': (
-        '{{ bos_token }}{% for message in messages %}'
-        "{% if message.role == 'user' %}{{ '[INST] ' + message.content + ' [/INST]' }}"
-        "{% elif message.role == 'assistant' %}{{ ' ' + message.content + eos_token }}"
-        "{% else %}{{ raise_exception('only user and assistant') }}{% endif %}{% endfor %}"
-    ),
-    # The system prompt opens the first user turn.
-    'gemma3_text': (
-        "{{ bos_token }}{% set first = '' %}"
-        "{% if messages[0].role == 'system' %}{% set first = messages[0].content + '\n\n' %}"
-        '{% set messages = messages[1:] %}{% endif %}'
-        '{% for message in messages %}'
-        "{% set role = 'model' if message.role == 'assistant' else message.role %}"
-        "{{ '<start_of_turn>' + role + '\n' + (first if loop.first else '')"
-        " + message.content | trim + '<end_of_turn>\n' }}{% endfor %}"
-        "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
-    ),
-    'lfm2': (
-        '{{ bos_token }}{% for message in messages %}'
-        "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% endfor %}"
-        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-    ),
-    'smolvlm': (
-        '<|im_start|>{% for message in messages %}{{ message.role | capitalize }}'
-        "{% if message.content[0].type == 'image' %}:{% else %}{{ ': ' }}{% endif %}"
-        "{% for part in message.content %}{% if part.type == 'text' %}{{ part.text }}"
-        "{% elif part.type == 'image' %}<image>{% endif %}{% endfor %}"
-        "{{ '<end_of_utterance>\n' }}{% endfor %}"
-        '{% if add_generation_prompt %}Assistant:{% endif %}'
-    ),
-    'llava_onevision': (
-        "{% for message in messages %}{{ '<|im_start|>' + message.role + ' ' }}"
-        "{% for part in message.content if part.type == 'image' %}<image>{% endfor %}"
-        "{% for part in message.content if part.type == 'video' %}<video>{% endfor %}"
-        "{% for part in message.content if part.type == 'text' %}{{ '\n' + part.text }}"
-        "{% endfor %}{{ '<|im_end|>' }}{% endfor %}"
-        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-    ),
-    'qwen2_5_vl': "{% set default_system = 'You are a helpful assistant.' %}" + CHATML,
-    'qwen3_vl': CHATML,
-}
-TEMPLATES['qwen3_next'] = TEMPLATES['qwen3_5_text'] = TEMPLATES['qwen3']
-_QWEN = ['<|endoftext|>', '<|im_start|>', '<|im_end|>']
-_QWEN_VISION = ['<|vision_start|>', '<|vision_end|>', '<|image_pad|>', '<|video_pad|>']
-SPECIALS = {
-    'llama': [
-        '<|end_of_text|>',
-        '<|begin_of_text|>',
-        '<|eot_id|>',
-        '<|start_header_id|>',
-        '<|end_header_id|>',
-    ],
-    'qwen2': _QWEN,
-    'qwen3': _QWEN,
-    'mistral': ['<pad>', '<s>', '</s>', '[INST]', '[/INST]'],
-    'gemma3_text': ['<pad>', '<bos>', '<end_of_turn>', '<start_of_turn>'],
-    'lfm2': ['<|pad|>', '<|startoftext|>', '<|im_end|>', '<|im_start|>'],
-    'qwen3_next': _QWEN,
-    'qwen3_5_text': _QWEN,
-    'smolvlm': [
-        '<|endoftext|>',
-        '<|im_start|>',
-        '<end_of_utterance>',
-        '<fake_token_around_image>',
-        '<global-img>',
-        '<image>',
-    ],
-    'llava_onevision': [*_QWEN, '<image>', '<video>'],
-    'qwen2_5_vl': _QWEN + _QWEN_VISION,
-    'qwen3_vl': _QWEN + _QWEN_VISION,
-}
+from .dialects import SPECIALS, TEMPLATES
+
 _DELTA_NET = {
     'head_dim': 32,
     'linear_num_key_heads': 2,
@@ -192,7 +83,7 @@ HYBRIDS = {
         },
     ),
 }
-# (padding, beginning, end of turn): the first three of each list above.
+# (padding, beginning, end of turn): the first three of each list of SPECIALS.
 FAMILIES = tuple(SPECIALS)
 WORDS = (
     'Frame from seconds You are a helpful assistant user system Assistant User System the robot'
@@ -244,6 +135,8 @@ def make_tiny(family: str, folder: str | os.PathLike, seed: int = 0, **text: Any
             # position would hardly show in the logits.
             if parameter.ndim > 1:
                 parameter.mul_(4.0)
+                if not parameter.any():     # of a projector that training would fill
+                    parameter.normal_(0, 0.1, generator=torch.Generator().manual_seed(seed))
     pad, bos, end = list(ids.values())[:3]
     model.generation_config = transformers.GenerationConfig(
         pad_token_id=pad, bos_token_id=bos, eos_token_id=[end, pad]
@@ -319,16 +212,14 @@ def _config(family: str, ids: dict[str, int], text: dict[str, Any], vocabulary: 
         config = transformers.Qwen3Config(**{**shape, 'head_dim': 32, **text})
         return config, transformers.Qwen3ForCausalLM, None
     if family in HYBRIDS:
-        config_class, model_class, other, own = HYBRIDS[family]
-        depth = {**shape, **text}['num_hidden_layers']
-        own = {**own, 'layer_types': (['full_attention', other] * depth)[:depth]}
-        config = getattr(transformers, config_class)(**{**shape, **own, **text})
-        return config, getattr(transformers, model_class), None
+        model_class = getattr(transformers, HYBRIDS[family][1])
+        return _hybrid(family, shape, text), model_class, None
     if family == 'mistral':
         config = transformers.MistralConfig(**{**shape, 'sliding_window': None, **text})
         return config, transformers.MistralForCausalLM, None
-    if family == 'smolvlm':
-        config = transformers.SmolVLMConfig(
+    if family in ('smolvlm', 'idefics3'):
+        name = {'smolvlm': 'SmolVLM', 'idefics3': 'Idefics3'}[family]
+        config = getattr(transformers, f'{name}Config')(
             text_config={'model_type': 'llama', **shape, **text},
             # transformers before 5.21 merges image tokens in blocks of patch_size
             vision_config={**siglip, 'image_size': 16, 'patch_size': 4},
@@ -338,13 +229,15 @@ def _config(family: str, ids: dict[str, int], text: dict[str, Any], vocabulary: 
         )
         settings = {
             **half,
-            'image_processor_type': 'SmolVLMImageProcessor',
+            'image_processor_type': f'{name}ImageProcessor',
             'resample': 1,
             'size': {'longest_edge': 64},
             'max_image_size': {'longest_edge': 16},
             'video_sampling': {'fps': 1, 'max_frames': 64, 'video_size': {'longest_edge': 16}},
         }
-        return config, transformers.SmolVLMForConditionalGeneration, settings
+        if family == 'idefics3':
+            del settings['video_sampling']
+        return config, getattr(transformers, f'{name}ForConditionalGeneration'), settings
     if family == 'llava_onevision':
         config = transformers.LlavaOnevisionConfig(
             text_config={'model_type': 'qwen2', **shape, **text},
@@ -366,7 +259,69 @@ def _config(family: str, ids: dict[str, int], text: dict[str, Any], vocabulary: 
             'image_grid_pinpoints': [[56, 56]],
         }
         return config, transformers.LlavaOnevisionForConditionalGeneration, settings
+    if family == 'internvl':
+        config = transformers.InternVLConfig(
+            text_config={'model_type': 'qwen2', **shape, **text},
+            vision_config={**siglip, 'image_size': [56, 56], 'patch_size': [14, 14]},
+            image_token_id=ids['<IMG_CONTEXT>'],
+            image_seq_length=4,
+        )
+        settings = {
+            'image_processor_type': 'GotOcr2ImageProcessor',
+            'image_mean': [0.485, 0.456, 0.406],
+            'image_std': [0.229, 0.224, 0.225],
+            'resample': 3,
+            'size': {'height': 56, 'width': 56},
+        }
+        return config, transformers.InternVLForConditionalGeneration, settings
+    if family == 'gemma3':
+        config = transformers.Gemma3Config(
+            text_config=_hybrid('gemma3_text', shape, text).to_dict(),
+            vision_config={**siglip, 'vision_use_head': False},
+            image_token_id=ids['<image_soft_token>'],
+            boi_token_index=ids['<start_of_image>'],
+            eoi_token_index=ids['<end_of_image>'],
+            mm_tokens_per_image=4,
+        )
+        settings = {
+            **half,
+            'image_processor_type': 'Gemma3ImageProcessor',
+            'resample': 2,
+            'size': {'height': 56, 'width': 56},
+        }
+        return config, transformers.Gemma3ForConditionalGeneration, settings
+    if family == 'lfm2_vl':
+        config = transformers.Lfm2VlConfig(
+            text_config=_hybrid('lfm2', shape, text).to_dict(),
+            vision_config={
+                'model_type': 'siglip2_vision_model',
+                'vision_use_head': False,
+                **siglip,
+                'patch_size': 8,
+                'num_patches': 16,
+            },
+            image_token_id=ids['<image>'],
+            projector_hidden_size=64,
+        )
+        settings = {
+            **half,
+            'image_processor_type': 'Lfm2VlImageProcessor',
+            'resample': 2,
+            'min_image_tokens': 4,
+            'max_image_tokens': 16,
+            'encoder_patch_size': 8,
+            'downsample_factor': 2,
+        }
+        return config, transformers.Lfm2VlForConditionalGeneration, settings
     return _qwen_vl(family, ids, {**shape, **text})
+
+
+def _hybrid(family: str, shape: dict[str, Any], text: dict[str, Any]) -> Any:
+    """Make the config of a language model whose every second layer is of another kind."""
+    config_class, _, other, own = HYBRIDS[family]
+    depth = {**shape, **text}['num_hidden_layers']
+    own = {**own, 'layer_types': (['full_attention', other] * depth)[:depth]}
+    return getattr(transformers, config_class)(**{**shape, **own, **text})
 
 
 def _qwen_vl(family: str, ids: dict[str, int], text: dict[str, Any]) -> tuple:
@@ -388,12 +343,19 @@ def _qwen_vl(family: str, ids: dict[str, int], text: dict[str, Any]) -> tuple:
         'video_token_id': ids['<|video_pad|>'],
     }
     rope = {'rope_type': 'default', 'rope_theta': 10000.0}
-    if family == 'qwen2_5_vl':
+    if family in ('qwen2_vl', 'qwen2_5_vl'):
         patch = 14
         mean = [0.48145466, 0.4578275, 0.40821073]
         std = [0.26862954, 0.26130258, 0.27577711]
         text = {'rope_parameters': {**rope, 'mrope_section': [2, 3, 3]}, **text}
-        vision |= {'patch_size': patch, 'window_size': 56, 'fullatt_block_indexes': [1]}
+        vision |= {'patch_size': patch}
+    if family == 'qwen2_vl':
+        # here hidden_size is that of the language model
+        vision |= {'embed_dim': 32, 'hidden_size': text['hidden_size'], 'mlp_ratio': 2}
+        config_class = transformers.Qwen2VLConfig
+        model_class = transformers.Qwen2VLForConditionalGeneration
+    elif family == 'qwen2_5_vl':
+        vision |= {'window_size': 56, 'fullatt_block_indexes': [1]}
         config_class = transformers.Qwen2_5_VLConfig
         model_class = transformers.Qwen2_5_VLForConditionalGeneration
     else:

@@ -118,19 +118,21 @@ class Pass:
         The queries must be of that kind.
     glance : Glance or None
         What the chunk sees of the memory; None: all.
+    ahead : torch.Tensor or None
+        int64 [q]: the last place in the chunk that each token sees; None: itself.
     """
 
     def __init__(self, cache: Any, rows: torch.Tensor | None, evidence: bool,
                  sparse: Sparse | None = None, among: int | None = None, glance: Any = None,
-                 ) -> None:
+                 ahead: torch.Tensor | None = None) -> None:
         self.cache, self.rows, self.evidence, self.sparse = cache, rows, evidence, sparse
-        self.among, self.glance = among, glance
+        self.among, self.glance, self.ahead = among, glance, ahead
         self._masks: dict[tuple[int, int, int], torch.Tensor] = {}
 
     def attend(self, module: nn.Module, query: torch.Tensor, key: torch.Tensor,
                value: torch.Tensor, scaling: float | None) -> torch.Tensor:
         """
-        Attend to the cached tokens and, causally, to the chunk itself.
+        Attend to the cached tokens and, causally or as far as `ahead`, to the chunk itself.
 
         Parameters
         ----------
@@ -166,7 +168,8 @@ class Pass:
             return self._attend_openly(slots, query, key, value, scaling, hidden, whole)
         if slots is not None:
             self._collect_rows(slots, query, key, scaling, hidden)
-            if self.sparse and hidden is None and self.sparse.suits(queries, held):
+            causal = hidden is None and self.ahead is None
+            if self.sparse and causal and self.sparse.suits(queries, held):
                 out = self.sparse.attend(query[0], key[0], value[0], scaling)
                 return out.transpose(0, 1)[None]
         groups = query.shape[1] // key.shape[1]
@@ -175,41 +178,49 @@ class Pass:
             key, value = (t.repeat_interleave(groups, 1) for t in (key, value))
         attend = partial(functional.scaled_dot_product_attention, scale=scaling,
                          enable_gqa=groups > 1 and not query.is_cuda)
-        if queries == held and hidden is None and not (layer.is_sliding and held > layer.window):
+        within = not layer.is_sliding or held <= layer.window
+        if queries == held and hidden is None and self.ahead is None and within:
             return attend(query, key, value, is_causal=True).transpose(1, 2)
         mask = self._mask(queries, held, layer.window or held, query.device)
         mask = mask if hidden is None else mask & ~hidden
         parts = []
         for first in range(0, queries, MASKED_ROWS):
             rows = slice(first, min(first + MASKED_ROWS, queries))
-            seen = held - queries + rows.stop   # the first rows do not see the chunk's end
+            # unless they look ahead, the first rows do not see the chunk's end
+            seen = held - queries + rows.stop if self.ahead is None else held
             parts.append(attend(query[:, :, rows], key[:, :, :seen], value[:, :, :seen],
                                 attn_mask=mask[rows, :seen]))
         return torch.cat(parts, 2).transpose(1, 2)
 
     def _mask(self, queries: int, held: int, window: int, device: torch.device) -> torch.Tensor:
-        """Let each query see itself and the window - 1 tokens before it: bool [q, K]."""
+        """Let each query see `window` - 1 tokens before it, itself, and `ahead`: bool [q, K]."""
         shape = queries, held, window
         if shape not in self._masks:
             column = torch.arange(held, device=device)
-            past = torch.arange(held - queries, held, device=device)[:, None] - column
-            self._masks[shape] = (past >= 0) & (past < window)
+            place = torch.arange(held - queries, held, device=device)[:, None]
+            last = self._last(place - held + queries, held - queries)
+            self._masks[shape] = (column <= last) & (place - column < window)
         return self._masks[shape]
 
+    def _last(self, rows: torch.Tensor, past: int) -> torch.Tensor:
+        """Give the last slot that each of some rows of the chunk, behind `past` slots, sees."""
+        return past + (rows if self.ahead is None else self.ahead[rows])
+
     def _probabilities(self, query: torch.Tensor, key: torch.Tensor, scaling: float,
-                       rows: torch.Tensor | None, hidden: torch.Tensor | None) -> torch.Tensor:
+                       last: torch.Tensor | None, hidden: torch.Tensor | None) -> torch.Tensor:
         """
         Softmax of some rows over the keys that are not hidden, fp32 [Hkv, H / Hkv, r, K].
 
-        `rows` are their slots, None if they may see all; `hidden` is bool, [K] or [G, 1, 1, K].
+        `last` are the last slots that they see, None for all; `hidden` is bool, [K] or
+        [G, 1, 1, K].
         """
         heads, held = key.shape[1], key.shape[2]
         groups, count = query.shape[1] // heads, query.shape[2]
         logits = torch.matmul(
             query.reshape(1, heads, groups * count, -1), key.transpose(2, 3)).float()
         logits = logits.view(heads, groups, count, held).mul_(scaling)
-        if rows is not None:
-            later = torch.arange(held, device=key.device)[None] > rows[:, None]
+        if last is not None:
+            later = torch.arange(held, device=key.device)[None] > last[:, None]
             logits.masked_fill_(later, float('-inf'))
         if hidden is not None:
             logits.masked_fill_(hidden, float('-inf'))
@@ -228,9 +239,9 @@ class Pass:
         parts, window = [], 0.0
         for first in range(0, queries, ROWS_AT_ONCE):
             asking = query[:, :, first:first + ROWS_AT_ONCE]
-            rows = None if queries == 1 else torch.arange(
-                asking.shape[2], device=key.device) + (held - queries + first)
-            weights = self._probabilities(asking, key, scaling, rows, hidden)
+            last = None if queries == 1 else self._last(
+                torch.arange(first, first + asking.shape[2], device=key.device), held - queries)
+            weights = self._probabilities(asking, key, scaling, last, hidden)
             mixed = torch.matmul(weights.to(value.dtype).view(heads, -1, held), value[0])
             parts.append(mixed.view(-1, asking.shape[2], value.shape[-1]))
             if whole:
@@ -256,5 +267,6 @@ class Pass:
             unlike = slots.unlike(self.among)[:, None, None]
             hidden = unlike if hidden is None else unlike | hidden
         slots.add_window(sum(
-            self._probabilities(query[:, :, rows], key, scaling, rows + past, hidden).sum(2)
+            self._probabilities(
+                query[:, :, rows], key, scaling, self._last(rows, past), hidden).sum(2)
             for rows in self.rows.split(ROWS_AT_ONCE)))

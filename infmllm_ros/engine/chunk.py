@@ -76,6 +76,15 @@ class Chunk:
         return self.ids.shape[0]
 
 
+def both_ways(chunk: Chunk) -> torch.Tensor | None:
+    """Give the last place that each token sees where frames see all of themselves: int64 [q]."""
+    last = torch.arange(len(chunk))
+    for span in chunk.spans:
+        end = span.start + span.rows * span.cols
+        last[span.start:end] = end - 1
+    return last if chunk.spans else None
+
+
 def join(chunks: Sequence[Chunk]) -> Chunk:
     """Put frames that follow each other into one chunk."""
     starts = list(accumulate(map(len, chunks), initial=0))

@@ -176,6 +176,27 @@ def patchify(pixels: torch.Tensor, patch: int, merge: int, frames: int) -> torch
     return blocks.reshape(rows * cols * merge**2, channels * frames * patch**2)
 
 
+def patch_rows(pixels: torch.Tensor, patch: int) -> torch.Tensor:
+    """
+    Cut an image into patches as SigLIP 2 takes them: row by row, channels last.
+
+    Parameters
+    ----------
+    pixels : torch.Tensor
+        float [1, C, H, W]; H and W multiples of `patch`.
+    patch : int
+        Side of a patch, pixels.
+
+    Returns
+    -------
+    torch.Tensor
+        float [1, H / patch * W / patch, patch * patch * C].
+    """
+    cut = pixels.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
+    # [1, row, col, y, x, channel]
+    return cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+
+
 def fit_longest(height: int, width: int, longest: int) -> tuple[int, int]:
     """
     Size with the longer side at `longest` and the aspect kept, the shorter side even.

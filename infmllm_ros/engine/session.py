@@ -30,7 +30,7 @@ from .asking import Asking, choose
 from .attention import Pass, streaming
 from .budget import plan, Settings
 from .cache import StreamCache
-from .chunk import Chunk
+from .chunk import both_ways, Chunk
 from .decode import Sampling
 from .duplicates import FrameFilter
 from .errors import ContextFull
@@ -328,6 +328,8 @@ class StreamingSession:
         counts = commit or role is Role.PROBE
         rows = self.policy.asks(role, chunk) if counts else None
         rows = None if rows is None or not len(rows) else rows.to(device)
+        ahead = both_ways(chunk) if self.adapter.both_ways else None
+        ahead = None if ahead is None else ahead.to(device)
         newest = self.newest.stamp_ns if self.newest else 0
         cache.begin(chunk, torch.tensor([f.ordinal for f in frames] or NO_FRAME),
                     torch.tensor([f.stamp_ns for f in frames] or newest), rows is not None)
@@ -336,7 +338,7 @@ class StreamingSession:
             'input_ids': chunk.ids.to(device)[None], 'past_key_values': cache, 'use_cache': True,
             'position_ids': torch.zeros(shape, dtype=torch.long, device=device),
             'stream': Pass(cache, rows, evidence, self.settings.prefill, self.policy.among,
-                           self.glance if role in (Role.QUESTION, Role.ANSWER) else None)}
+                           self.glance if role in (Role.QUESTION, Role.ANSWER) else None, ahead)}
         if chunk.features is not None:
             inputs['mm_encoder_outputs'] = chunk.features
         past, out = cache.count, None

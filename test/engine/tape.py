@@ -160,6 +160,8 @@ def plain_inputs(streaming, parts) -> tuple[dict[str, torch.Tensor], int]:
     inputs['input_ids'] = whole[None]
     if 'image_grid_thw' in inputs:
         inputs['mm_token_type_ids'] = (whole[None] == streaming.config.image_token_id).int()
+    elif streaming.adapter.both_ways:   # a frame's tokens see each other
+        inputs['token_type_ids'] = (whole[None] == adapter.placeholder).long()
     return inputs, count
 
 

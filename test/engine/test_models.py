@@ -34,13 +34,23 @@ WRAPPED = {
     'smolvlm': (
         '\nFrame from 01:15:<fake_token_around_image><global-img>{}<fake_token_around_image>'),
     'llava_onevision': '{}',
+    'qwen2_vl': '<|vision_start|>{}<|vision_end|>',
     'qwen2_5_vl': '<|vision_start|>{}<|vision_end|>',
+    'idefics3': '<fake_token_around_image><global-img>{}<fake_token_around_image>',
+    'internvl': 'Frame76: <img>{}</img>\n',
+    'gemma3': '\n\n<start_of_image>{}<end_of_image>\n\n',
+    'lfm2_vl': '<|image_start|>{}<|image_end|>',
     'qwen3_vl': '<75.5 seconds><|vision_start|>{}<|vision_end|>',
 }
 PLACEHOLDERS = {
     'smolvlm': '<image>' * 4,
     'llava_onevision': '<video>' * 4,
+    'qwen2_vl': '<|image_pad|>' * 4,
     'qwen2_5_vl': '<|image_pad|>' * 4,
+    'idefics3': '<image>' * 4,
+    'internvl': '<IMG_CONTEXT>' * 4,
+    'gemma3': '<image_soft_token>' * 4,
+    'lfm2_vl': '<image>' * 16,
     'qwen3_vl': '<|image_pad|>' * 4,
 }
 
@@ -131,6 +141,8 @@ def test_features_of_a_frame_stand_for_its_pixels_in_the_plain_model(family):
     if family.startswith('qwen'):
         more['image_grid_thw'] = pixels['image_grid_thw']
         more['mm_token_type_ids'] = (ids == model.adapter.placeholder).int()
+    if family == 'gemma3':
+        more['token_type_ids'] = (ids == model.adapter.placeholder).long()
     whole = ids
     if family == 'llava_onevision':  # one token more closes a video; it comes after all others
         whole = torch.cat((ids, torch.tensor([[model.adapter.placeholder]])), 1)
@@ -143,9 +155,9 @@ def test_features_of_a_frame_stand_for_its_pixels_in_the_plain_model(family):
     assert (by_pixels - of_other).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize('family', ['qwen2_5_vl', 'qwen3_vl'])
+@pytest.mark.parametrize('family', ['qwen2_vl', 'qwen2_5_vl', 'qwen3_vl', 'lfm2_vl'])
 @pytest.mark.parametrize('cap', [1, 3, 9])
-def test_qwen_frames_take_no_more_tokens_than_asked_for(family, cap):
+def test_frames_take_no_more_tokens_than_asked_for(family, cap):
     spec = inspect_model(zoo.folder(family), tokens_per_frame=cap)
     free = inspect_model(zoo.folder(family)).adapter.frame_tokens
     assert spec.adapter.frame_tokens == free - 16 + cap
@@ -164,7 +176,8 @@ def test_qwen_frames_default_to_a_cap_for_streams(tmp_path):
     assert 128 <= grid <= 256
 
 
-@pytest.mark.parametrize('family', ['smolvlm', 'llava_onevision'])
+@pytest.mark.parametrize('family', [
+    'smolvlm', 'llava_onevision', 'idefics3', 'internvl', 'gemma3'])
 def test_a_cap_below_what_a_family_always_takes_is_refused(family):
     line = refusal(inspect_model, zoo.folder(family), tokens_per_frame=3)
     assert 'tokens_per_frame is 3' in line and '4 a frame' in line

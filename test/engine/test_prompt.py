@@ -14,16 +14,35 @@
 
 """Prompts: the tokens that each family's own chat template gives, and nothing a user can bend."""
 
+import shutil
+from types import SimpleNamespace
+
 from infmllm_ros.engine import inspect_model
 from infmllm_ros.engine.errors import ModelError
 from infmllm_ros.engine.models import Prompt
 import pytest
 import torch
 from transformers import AutoTokenizer
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
+from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
+from transformers.models.internvl.processing_internvl import InternVLProcessor
+from transformers.models.lfm2_vl.processing_lfm2_vl import Lfm2VlProcessor
 import zoo
 
 SYSTEM, QUESTION, ANSWER = 'You are a robot.', 'Where is the red box?', 'It is left of the door.'
-CONTENT_IS_A_LIST = ('smolvlm', 'llava_onevision', 'qwen2_5_vl', 'qwen3_vl')
+# what a template writes for a frame or a video, and what the processor writes after the last one
+MEDIA = {
+    'smolvlm': ('image', '<image>', '\n\n'),
+    'llava_onevision': ('video', '<video>', ''),
+    'qwen2_vl': ('image', '<|vision_start|><|image_pad|><|vision_end|>', ''),
+    'qwen2_5_vl': ('image', '<|vision_start|><|image_pad|><|vision_end|>', ''),
+    'qwen3_vl': ('image', '<|vision_start|><|image_pad|><|vision_end|>', ''),
+    'idefics3': ('image', '<image>', ''),
+    'internvl': ('video', '<video>\n', ''),
+    'gemma3': ('image', '<start_of_image>', ''),
+    'lfm2_vl': ('image', '<image>', ''),
+}
 
 
 def tokens(family):
@@ -40,7 +59,7 @@ def chat(family, system, *turns, media=()):
     """Write messages in the form of the family's template."""
     def content(text, shown=()):
         parts = [{'type': kind} for kind in shown] + [{'type': 'text', 'text': text}]
-        return parts if family in CONTENT_IS_A_LIST else text
+        return parts if family in MEDIA else text
 
     start = [{'role': 'system', 'content': content(system)}] if system else []
     roles = ('user', 'assistant')
@@ -62,7 +81,8 @@ def ids(tokenizer, text):
 
 
 @pytest.mark.parametrize('system', [SYSTEM, ''])
-@pytest.mark.parametrize('family', [*zoo.TEXT_ONLY, 'qwen2_5_vl', 'qwen3_vl'])
+@pytest.mark.parametrize('family', [
+    *zoo.TEXT_ONLY, 'qwen2_vl', 'qwen2_5_vl', 'qwen3_vl', 'internvl', 'gemma3', 'lfm2_vl'])
 def test_system_and_question_are_tokenized_as_the_whole_template_is(family, system):
     tokenizer, own = tokens(family), prompt(family)
     rendered = template(tokenizer, chat(family, system, QUESTION), enable_thinking=False)
@@ -75,12 +95,7 @@ def test_system_and_question_are_tokenized_as_the_whole_template_is(family, syst
 def test_frames_between_them_stand_where_the_template_shows_media(family, system):
     model, tokenizer = zoo.load(family), tokens(family)
     chunks = [model.adapter.encode(model.model, zoo.picture(i), i, 'front') for i in (0, 1)]
-    kind, mark, after = {
-        'smolvlm': ('image', '<image>', '\n\n'),
-        'llava_onevision': ('video', '<video>', ''),
-        'qwen2_5_vl': ('image', '<|vision_start|><|image_pad|><|vision_end|>', ''),
-        'qwen3_vl': ('image', '<|vision_start|><|image_pad|><|vision_end|>', ''),
-    }[family]
+    kind, mark, after = MEDIA[family]
     shown = ''.join(tokenizer.decode(chunk.ids) for chunk in chunks) + after
     rendered = template(tokenizer, chat(family, system, QUESTION, media=[kind]))
     assert rendered.count(mark) == 1
@@ -89,7 +104,63 @@ def test_frames_between_them_stand_where_the_template_shows_media(family, system
     assert ours.tolist() == ids(tokenizer, rendered.replace(mark, shown))
 
 
-@pytest.mark.parametrize('family', ['llama', 'qwen2', 'qwen2_5_vl', 'qwen3_vl'])
+def by_processor(family):
+    """Let the family's own processor write the placeholders of two small frames."""
+    if family == 'idefics3':
+        self = SimpleNamespace(
+            fake_image_token='<fake_token_around_image>', global_image_tag='<global-img>',
+            image_token='<image>', image_seq_len=4)
+        whole = {'rows': [[0, 0]], 'cols': [[0, 0]]}
+        return [Idefics3Processor.replace_image_token(self, whole, i) for i in (0, 1)]
+    if family == 'internvl':
+        self = SimpleNamespace(
+            start_image_token='<img>', end_image_token='</img>', image_token='<IMG_CONTEXT>',
+            image_seq_length=4)
+        two = {'pixel_values_videos': torch.zeros(1, 2, 3, 56, 56)}
+        return [InternVLProcessor.replace_video_token(self, two, 0)]
+    if family == 'lfm2_vl':
+        self = SimpleNamespace(
+            image_token='<image>', image_start_token='<|image_start|>',
+            image_end_token='<|image_end|>')
+        tokens_of_64_by_64_pixels = 16
+        return 2 * [Lfm2VlProcessor._build_image_tokens(
+            self, 1, 1, 0, tokens_of_64_by_64_pixels, True, True)]
+    tokenizer = AutoTokenizer.from_pretrained(zoo.folder('gemma3'), extra_special_tokens={
+        'boi_token': '<start_of_image>', 'eoi_token': '<end_of_image>',
+        'image_token': '<image_soft_token>'})
+    own = Gemma3Processor(Gemma3ImageProcessorPil(), tokenizer, image_seq_length=4)
+    return [own.replace_image_token({'num_crops': [0, 0]}, i) for i in (0, 1)]
+
+
+@pytest.mark.parametrize('system', [SYSTEM, ''])
+@pytest.mark.parametrize('family', ['idefics3', 'internvl', 'gemma3', 'lfm2_vl'])
+def test_two_frames_are_tokenized_as_the_processor_of_the_family_writes_them(family, system):
+    model, tokenizer, (kind, mark, _) = zoo.load(family), tokens(family), MEDIA[family]
+    written = by_processor(family)
+    rendered = template(tokenizer, chat(family, system, QUESTION, media=[kind] * len(written)))
+    for text in written:
+        rendered = rendered.replace(mark.strip(), text.replace(mark.strip(), '\ue000'), 1)
+    rendered = rendered.replace('\ue000', mark.strip())
+    chunks = [model.adapter.encode(model.model, zoo.picture(i), i) for i in (0, 1)]
+    own = model.adapter.prompt
+    ours = torch.cat((own.prefix(system), *(c.ids for c in chunks), own.question(QUESTION)))
+    assert ours.tolist() == ids(tokenizer, rendered)
+
+
+def test_tags_that_a_vocabulary_lacks_are_spelled(tmp_path):
+    place = shutil.copytree(zoo.folder('smolvlm'), tmp_path / 'idefics3')
+    for name, config in (('spelled', zoo.folder('idefics3')), ('whole', place)):
+        if name == 'whole':
+            path = place / 'config.json'
+            path.write_text(path.read_text().replace('smolvlm', 'idefics3'))
+        own = inspect_model(config).adapter
+        said = own._tokenizer.decode(own.opening)
+        assert said == '<fake_token_around_image><global-img>'
+        assert (len(own.opening) == 2) == (name == 'whole')
+
+
+@pytest.mark.parametrize('family', [
+    'llama', 'qwen2', 'qwen2_vl', 'qwen2_5_vl', 'qwen3_vl', 'internvl', 'gemma3', 'lfm2_vl'])
 def test_a_kept_answer_and_the_next_question_go_on_as_the_template_does(family):
     tokenizer, own = tokens(family), prompt(family)
     ours = torch.cat((
@@ -112,9 +183,10 @@ def test_a_choice_is_tokenized_as_it_follows_the_question(family):
         chat(family, SYSTEM, QUESTION, 'yes'), tokenize=False, enable_thinking=False)
     joint = torch.cat((own.prefix(SYSTEM), own.question(QUESTION), own.choice('yes'))).tolist()
     expected = ids(tokenizer, whole)
-    if family not in ('smolvlm', 'llava_onevision'):  # these two open differently with frames
+    # these open differently with frames
+    if family not in ('smolvlm', 'idefics3', 'llava_onevision'):
         assert joint == expected[:len(joint)]
-    answer = ' yes' if family == 'smolvlm' else 'yes'
+    answer = ' yes' if family in ('smolvlm', 'idefics3') else 'yes'
     assert tokenizer.decode(own.choice('yes')) == answer
     assert own.choice('yes').tolist() == ids(tokenizer, answer)
 
@@ -163,7 +235,8 @@ def test_space_around_a_question_does_not_change_it():
 def test_an_answer_stops_at_the_end_of_the_turn_and_of_the_text(family):
     tokenizer = tokens(family)
     end = {'llama': '<|eot_id|>', 'smolvlm': '<end_of_utterance>',
-           'gemma3_text': '<end_of_turn>'}.get(family, '<|im_end|>')
+           'idefics3': '<end_of_utterance>', 'gemma3_text': '<end_of_turn>',
+           'gemma3': '<end_of_turn>'}.get(family, '<|im_end|>')
     assert prompt(family).stop_ids == {
         tokenizer.convert_tokens_to_ids(end), tokenizer.pad_token_id}
 

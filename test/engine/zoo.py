@@ -31,7 +31,9 @@ import numpy as np
 import torch
 import transformers
 
-SIGHTED = ('smolvlm', 'llava_onevision', 'qwen2_5_vl', 'qwen3_vl')
+SIGHTED = (
+    'smolvlm', 'llava_onevision', 'qwen2_5_vl', 'qwen3_vl', 'qwen2_vl', 'idefics3', 'internvl',
+    'gemma3', 'lfm2_vl')
 TEXT_ONLY = ('llama', 'qwen2', 'qwen3', 'gemma3_text', 'lfm2', 'qwen3_5_text')
 FAMILIES = SIGHTED + TEXT_ONLY
 

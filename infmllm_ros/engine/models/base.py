@@ -75,6 +75,8 @@ class Adapter(ABC):
     mean: ClassVar[tuple[float, ...]] = (0.5, 0.5, 0.5)
     std: ClassVar[tuple[float, ...]] = (0.5, 0.5, 0.5)
     resample: ClassVar[int] = 3
+    # Whether the tokens of a frame attend to each other both ways, or only to those before them.
+    both_ways: ClassVar[bool] = False
     # Along which axis of `pixels` frames are put together.
     axis: ClassVar[int] = 0
 

@@ -25,16 +25,18 @@ import torch
 import transformers
 
 from .base import Adapter
-from .llava_onevision import LlavaOnevision
+from .lfm2_vl import Lfm2VL
 from .qwen_vl import Qwen3VL, QwenVL
-from .smolvlm import SmolVLM
+from .smolvlm import Idefics3, SmolVLM
 from .source import first_line, quiet, Source
+from .square import Gemma3, InternVL, LlavaOnevision
 from .text import Text
 from ..errors import ModelError
 
 ADAPTERS: dict[str, type[Adapter]] = {
     model_type: adapter
-    for adapter in (LlavaOnevision, QwenVL, Qwen3VL, SmolVLM, Text)
+    for adapter in (
+        LlavaOnevision, QwenVL, Qwen3VL, SmolVLM, Idefics3, InternVL, Gemma3, Lfm2VL, Text)
     for model_type in adapter.model_types
 }
 

@@ -38,7 +38,7 @@ class QwenVL(Adapter):
     second, and an image is exactly a video of one such step.
     """
 
-    model_types = ('qwen2_5_vl',)
+    model_types = ('qwen2_vl', 'qwen2_5_vl')
     mean = (0.48145466, 0.4578275, 0.40821073)
     std = (0.26862954, 0.26130258, 0.27577711)
 
@@ -85,7 +85,7 @@ class QwenVL(Adapter):
 
 
 class Qwen3VL(QwenVL):
-    """As Qwen2.5-VL, with the time of each frame as text before it."""
+    """As Qwen2-VL and Qwen2.5-VL, with the time of each frame as text before it."""
 
     model_types = ('qwen3_vl',)
     mean = std = (0.5, 0.5, 0.5)

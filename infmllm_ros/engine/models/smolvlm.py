@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""SmolVLM and SmolVLM2: one square view a frame, a fixed number of tokens, 1-D RoPE."""
+"""SmolVLM and Idefics3: one square view a frame, a fixed number of tokens, 1-D RoPE."""
 
 from __future__ import annotations
 
@@ -44,14 +44,19 @@ class SmolVLM(Adapter):
         vision = self.config.vision_config
         sizes = settings.get('max_image_size') or {'longest_edge': vision.image_size}
         self.side = sizes['longest_edge']
-        sampling = settings.get('video_sampling') or {}
-        self.longest = sampling.get('video_size', sizes)['longest_edge']
+        self.longest = self.between(settings, sizes)['longest_edge']
         # The connector folds scale_factor x scale_factor patches into one token (pixel shuffle).
         self.cells = self.side // vision.patch_size // self.config.scale_factor
         self.placeholder = self.config.image_token_id
         fake = self.token_id('<fake_token_around_image>')
-        self.opening, self.closing = (fake, self.token_id('<global-img>')), (fake,)
+        # a token of its own, but in Idefics3-8B, whose vocabulary spells it
+        whole = self._tokenizer('<global-img>', add_special_tokens=False)['input_ids']
+        self.opening, self.closing = (fake, *whole), (fake,)
         return self.fixed(self.cells**2, tokens_per_frame)
+
+    def between(self, settings: dict[str, Any], sizes: dict[str, int]) -> dict[str, int]:
+        """Read the size that the longer side gets first, before frames are squared."""
+        return (settings.get('video_sampling') or {}).get('video_size', sizes)
 
     def media(self) -> Media:
         """Show the frames where the template shows an image."""
@@ -81,3 +86,25 @@ class SmolVLM(Adapter):
         if len(frames) > 1 and not all(frame.any() for frame in frames):
             return join_features([self.look(model, {'pixel_values': frame}) for frame in frames])
         return {'image': model.get_image_features(**pixels, return_dict=True)}
+
+
+class Idefics3(SmolVLM):
+    """
+    Idefics3, and the first SmolVLM: each frame is an image of its own, not split, no stamp.
+
+    The image processor resizes the longer side to ``size``, then both to ``max_image_size``.
+    """
+
+    model_types = ('idefics3',)
+
+    def between(self, settings: dict[str, Any], sizes: dict[str, int]) -> dict[str, int]:
+        """Read the size of stills."""
+        return settings.get('size') or {'longest_edge': 4 * sizes['longest_edge']}
+
+    def media(self) -> Media:
+        """Show the frames where the template shows an image."""
+        return Media('image', self._tokenizer.decode([self.placeholder]))
+
+    def stamp(self, seconds: float) -> str:
+        """Write nothing: the family has no videos."""
+        return ''
