@@ -28,12 +28,16 @@ if TYPE_CHECKING:
     from .session import StreamingSession
 
 
-def score(cache: StreamCache, policy: Policy, rows: torch.Tensor, past: int, size: int) -> None:
-    """Hand over the attention of a window: queries `rows` of a chunk of `size` after `past`."""
-    place = torch.arange(size, device=rows.device)
+def score(cache: StreamCache, policy: Policy, last: torch.Tensor, past: int, size: int) -> None:
+    """
+    Hand over the attention of a window: of queries of a chunk of `size`, after `past` tokens.
+
+    `last`, int64 [r], are the last places in the chunk that they saw, mostly their own.
+    """
+    place = torch.arange(size, device=last.device)
     asked = torch.cat((
-        torch.full((past,), len(rows), device=rows.device),
-        (rows[None] >= place[:, None]).sum(1))).float()
+        torch.full((past,), len(last), device=last.device),
+        (last[None] >= place[:, None]).sum(1))).float()
     for slots in cache.slots:
         held = slice(0, slots.count)
         policy.observe(slots.state[:, :, held], slots.window[:, held], asked[held])

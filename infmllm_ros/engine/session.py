@@ -353,7 +353,8 @@ class StreamingSession:
         finally:
             cache.end()
         if rows is not None:
-            retention.score(cache, self.policy, rows, past, len(chunk))
+            last = rows if ahead is None else ahead[rows]
+            retention.score(cache, self.policy, last, past, len(chunk))
         return out
 
     def _after(self) -> None:

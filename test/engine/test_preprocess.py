@@ -23,12 +23,19 @@ import numpy as np
 from PIL import Image
 import pytest
 import torch
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
     LlavaOnevisionImageProcessorPil,
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
     Qwen2VLImageProcessorPil,
     smart_resize,
+)
+from transformers.models.siglip2.image_processing_pil_siglip2 import (
+    convert_image_to_patches,
+    pad_along_first_dim,
 )
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 import zoo
@@ -97,6 +104,47 @@ def test_smolvlm_frames_are_those_of_its_processor(size, side, longest):
 
 
 @pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize('side, longest', [(56, 224), (364, 1456)])
+def test_idefics3_frames_are_those_of_its_processor(size, side, longest):
+    settings = {'size': {'longest_edge': longest}, 'max_image_size': {'longest_edge': side}}
+    processor = Idefics3ImageProcessorPil(do_image_splitting=False, **settings)
+    image = scene(*size)
+    theirs = processor(Image.fromarray(image), return_tensors='pt')['pixel_values']
+    for given in (settings, {'max_image_size': settings['max_image_size']}):
+        pixels = adapter('idefics3', resample=1, **given).pixels(image)['pixel_values']
+        check_within_a_level(pixels, theirs, 0.5 * 255)
+
+
+@pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize('family, processor, side', [
+    ('internvl', GotOcr2ImageProcessorPil, 56), ('internvl', GotOcr2ImageProcessorPil, 448),
+    ('gemma3', Gemma3ImageProcessorPil, 56), ('gemma3', Gemma3ImageProcessorPil, 896)])
+def test_square_frames_are_those_of_the_processor_of_the_family(family, processor, side, size):
+    ours = adapter(family, size={'height': side, 'width': side})
+    whole = processor(
+        size={'height': side, 'width': side}, image_mean=ours._mean, image_std=ours._std)
+    image = scene(*size)
+    theirs = whole(Image.fromarray(image), return_tensors='pt')['pixel_values']
+    check_within_a_level(ours.pixels(image)['pixel_values'], theirs, min(ours._std) * 255)
+
+
+@pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize('least, most', [(4, 16), (64, 256)])
+def test_lfm2_vl_frames_are_those_of_its_processor(size, least, most):
+    # that one needs torchvision; its steps are smart_resize, PIL's filter, and SigLIP 2's patches
+    ours = adapter('lfm2_vl', min_image_tokens=least, max_image_tokens=most)
+    height, width = smart_resize(*size, 16, least * 16**2, most * 16**2)
+    image = scene(*size)
+    levels = by_pil(image, height, width, 2)[0].numpy()
+    patches, mask = pad_along_first_dim(
+        convert_image_to_patches((levels / 255 - 0.5) / 0.5, 8), 4 * most)
+    pixels = ours.pixels(image)
+    assert pixels['spatial_shapes'].tolist() == [[height // 8, width // 8]]
+    assert pixels['pixel_attention_mask'][0].numpy().tolist() == mask.tolist()
+    check_within_a_level(pixels['pixel_values'], torch.tensor(patches)[None], 0.5 * 255)
+
+
+@pytest.mark.parametrize('size', SIZES)
 @pytest.mark.parametrize('side', [56, 384])
 def test_llava_onevision_frames_are_those_of_its_processor(size, side):
     ours = adapter('llava_onevision', size={'height': side, 'width': side})
@@ -110,7 +158,7 @@ def test_llava_onevision_frames_are_those_of_its_processor(size, side):
 
 
 @pytest.mark.parametrize('size', SIZES)
-@pytest.mark.parametrize('family', ['qwen2_5_vl', 'qwen3_vl'])
+@pytest.mark.parametrize('family', ['qwen2_vl', 'qwen2_5_vl', 'qwen3_vl'])
 @pytest.mark.parametrize('cells', [(4, 16), (4, 16384)])
 def test_qwen_frames_are_those_of_its_processor(family, size, cells):
     patch = zoo.load(family).config.vision_config.patch_size
@@ -130,15 +178,19 @@ def test_qwen_frames_are_those_of_its_processor(family, size, cells):
 @pytest.mark.parametrize('family', zoo.SIGHTED)
 def test_settings_default_to_the_family_when_the_file_is_missing(family, tmp_path):
     defaults = {
-        'smolvlm': SmolVLMImageProcessorPil, 'llava_onevision': None,
-        'qwen2_5_vl': Qwen2VLImageProcessorPil, 'qwen3_vl': None}
+        'smolvlm': SmolVLMImageProcessorPil, 'idefics3': Idefics3ImageProcessorPil,
+        'qwen2_vl': Qwen2VLImageProcessorPil, 'qwen2_5_vl': Qwen2VLImageProcessorPil,
+        'gemma3': Gemma3ImageProcessorPil}
     spec = inspect_model(zoo.folder(family))
     bare = type(spec.adapter)(spec.config, spec.tokenizer, {})
-    own = defaults[family]
-    # released LLaVA-OneVision (SigLIP) and Qwen3-VL towers take -1..1, unlike their classes
-    assert tuple(bare._mean) == (tuple(own.image_mean) if own else (0.5,) * 3)
-    assert tuple(bare._std) == (tuple(own.image_std) if own else (0.5,) * 3)
-    assert bare._resample == (own.resample if own else 3)
+    own = defaults.get(family)
+    # released LLaVA-OneVision (SigLIP) and Qwen3-VL towers take -1..1, and InternVL's the mean and
+    # deviation of ImageNet, unlike their classes; LFM2-VL's class needs torchvision
+    mean, std = {'internvl': ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}.get(
+        family, ((0.5,) * 3, (0.5,) * 3))
+    assert tuple(bare._mean) == (tuple(own.image_mean) if own else mean)
+    assert tuple(bare._std) == (tuple(own.image_std) if own else std)
+    assert bare._resample == (own.resample if own else 2 if family == 'lfm2_vl' else 3)
     assert bare.pixels(scene(40, 60))
 
 
