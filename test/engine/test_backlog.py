@@ -327,14 +327,16 @@ FLEX = FlexPrefill(gamma=1.0, block=16, min_budget=16, min_chunk=32, min_held=32
 @pytest.mark.parametrize('family', SIGHTED)
 def test_a_backlog_at_gamma_one_is_the_dense_backlog(family, row, monkeypatch):
     used, attend, kept, logits = [], FlexPrefill.attend, [], []
+    # h2o reads every weight, and frames that look ahead are computed densely
+    sparse = row != 'h2o' and not load(family).adapter.both_ways
     monkeypatch.setattr(FlexPrefill, 'attend', lambda self, query, *rest: (
         used.append(query.shape[1]), attend(self, query, *rest))[1])
     for prefill in (None, FLEX):
         target = session(family, row, 900 if row == 'full' else 150, chunk=90, prefill=prefill)
         for number in range(3):
             target.observe_many(*shots(8, 50 * number))
-        assert bool(used) == (prefill is not None and row != 'h2o')    # h2o reads every weight
-        kept.append([target.kept(layer).tolist() for layer in range(3)])
+        assert bool(used) == (prefill is not None and sparse)
+        kept.append([target.kept(layer).tolist() for layer in zoo.holders(target)])
         logits.append(target.logits(words(load(family), 20, 0)).float())
     assert kept[0] == kept[1]
     assert (logits[0] - logits[1]).abs().max() <= TOLERANCE

@@ -23,7 +23,7 @@ from infmllm_ros.engine import load_model, MemoryFileError, StreamingSession
 import pytest
 from zoo import folder, holders, load, POLICIES, session, show, words
 
-FAMILIES = ('smolvlm', 'qwen2_5_vl', 'llama', 'gemma3_text', 'qwen3_5_text')
+FAMILIES = ('smolvlm', 'qwen2_5_vl', 'llama', 'gemma3', 'lfm2_vl', 'qwen3_5_text')
 
 REVIVE = """
 import json, sys

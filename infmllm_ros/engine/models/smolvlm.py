@@ -108,3 +108,9 @@ class Idefics3(SmolVLM):
     def stamp(self, seconds: float) -> str:
         """Write nothing: the family has no videos."""
         return ''
+
+    def look(self, model: Any, pixels: dict[str, torch.Tensor]) -> Features:
+        """Run the vision tower, which drops blank frames as padding, so they get a faint spot."""
+        frames = pixels['pixel_values'].clone()
+        frames[~frames.flatten(2).any(-1), 0, 0, 0] = torch.finfo(torch.float16).tiny
+        return super().look(model, {'pixel_values': frames})
