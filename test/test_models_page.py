@@ -1,0 +1,47 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The page of models has a row for each family, with what a frame of it looks like."""
+
+from pathlib import Path
+import re
+
+from infmllm_ros.bundled.tiny import FAMILIES, make_tiny
+from infmllm_ros.engine import inspect_model
+from infmllm_ros.engine.models.load import ADAPTERS
+import numpy as np
+import pytest
+
+PAGE = (Path(__file__).parents[1] / 'docs/models.md').read_text()
+ROWS = {name: row for row in re.findall(r'^\| `.*\|$', PAGE, re.M)
+        for name in re.findall(r'`(\w+)`', row.split(' | ')[0])}
+
+
+def test_every_family_has_its_row():
+    assert sorted(ROWS) == sorted(ADAPTERS)
+
+
+@pytest.mark.parametrize('family', [name for name in FAMILIES if ADAPTERS[name].sees])
+def test_a_row_shows_the_tokens_around_a_frame(family, tmp_path):
+    spec = inspect_model(make_tiny(family, tmp_path))
+    chunk = spec.adapter.lay_out(np.zeros((60, 60, 3), np.uint8), 12.0)
+    (span,) = chunk.spans
+    end = span.start + span.rows * span.cols
+    around = spec.tokenizer.decode([*chunk.ids[:span.start], *chunk.ids[end:]])
+    special = {token for token in spec.tokenizer.all_special_tokens if token in around}
+    # two rows say that they share tokens with the row before them
+    shown = PAGE if 'the same' in ROWS[family] else ROWS[family]
+    assert all(token.replace('|', '\\|') in shown for token in special)
+    stamp = spec.adapter.stamp(12.0).strip()
+    assert stamp in ROWS[family]
