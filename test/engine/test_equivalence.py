@@ -129,7 +129,8 @@ def test_every_scaling_of_llama(rope, chunk):
     assert (found - expected).abs().max() <= TOLERANCE
 
 
-@pytest.mark.parametrize('family', ['llama', 'smolvlm', 'qwen3_vl'])
+@pytest.mark.parametrize('family', [
+    'llama', 'smolvlm', 'qwen3_vl', 'internvl', 'gemma3', 'lfm2_vl'])
 def test_half_precision_differs_no_more_than_the_plain_model_in_chunks(family):
     model = load(family, dtype='bfloat16')
     parts = stream(model)

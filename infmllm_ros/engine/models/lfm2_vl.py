@@ -55,7 +55,7 @@ class Lfm2VL(Adapter):
         return Media('image', self._tokenizer.decode([self.placeholder]))
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Fit a grid to the frame, within the limits on tokens."""
+        """Fit a grid to the frame as the processor does, unless it is under half a token thin."""
         return preprocess.fit_grid(
             height, width, self.patch * self.merge, self.min_cells, self.max_cells)
 
