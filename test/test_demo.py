@@ -49,9 +49,11 @@ def environment(tmp_path_factory):
 
 
 def start(environment, *arguments):
+    # a shell starts what runs in its background with Ctrl-C ignored, and that is inherited
     return subprocess.Popen([sys.executable, '-m', 'infmllm_ros.demo', *map(str, arguments)],
                             env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True)
+                            text=True, preexec_fn=lambda: signal.signal(
+                                signal.SIGINT, signal.SIG_DFL))
 
 
 def test_a_bag_is_played_questions_are_answered_and_all_holds(environment, tmp_path):

@@ -77,7 +77,7 @@ def test_topics_services_and_launch_arguments_are_those_of_the_node():
 def test_policies_and_families_are_all_there():
     assert {names(cell)[0] for cell, *_ in rows('name')} == set(POLICIES)
     assert len(rows('name')) == len(POLICIES)
-    stated = re.search(r'Unmodified Hugging Face models\*\*: (.*?)\n\*', README, re.S)[1]
+    stated = re.search(r'Unmodified Hugging Face models.*?\*\*: (.*?)\n\*', README, re.S)[1]
     listed = {re.sub(r'[\W_]', '', word).lower() for word in re.split(r'[,;]|text-only', stated)}
     assert listed - {''} == {name.replace('_', '') for name in ADAPTERS}
 
