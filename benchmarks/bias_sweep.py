@@ -26,16 +26,15 @@ What was finished is not done again: results lie in `build/bias_sweep.jsonl`.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from infmllm_ros.bundled import MODEL, MODEL_BUDGET, MODEL_POLICY
+from infmllm_ros.bundled import MODEL_BUDGET, MODEL_POLICY
 from infmllm_ros.engine import load_model
 import torch
 
-from .exam import fingerprint, hold, Ledger, Plan, Setting
+from .exam import exam_options, fingerprint, hold, Ledger, Plan, Setting
 from .exam_report import (
     by_distance,
     draw_scores,
@@ -131,17 +130,9 @@ def draw(path: Path, sweeps: dict[str, Sweep]) -> None:
 
 def main() -> None:
     """Read the command line, sweep, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument('--model', default=str(MODEL), help='a folder; default: the bundled one')
+    parser = exam_options(__doc__.splitlines()[1], 2, 'build/bias_sweep.jsonl')
     parser.add_argument('--budget', type=int, default=MODEL_BUDGET, help='tokens')
-    parser.add_argument('--streams', type=int, default=2, help='of each world')
     parser.add_argument('--biases', default=','.join(f'{bias:g}' for bias in BIASES))
-    parser.add_argument('--quick', action='store_true',
-                        help='short streams, one of each world; writes nothing unless --out')
-    parser.add_argument('--work', type=Path, default=Path('build/bias_sweep.jsonl'),
-                        help='results so far; delete it when scenes or engine have changed')
-    parser.add_argument('--out', type=Path, help='folder of page and figures; default: docs')
-    parser.add_argument('--threads', type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     model = load_model(args.model)

@@ -22,6 +22,7 @@ the same questions; an answer is right if it is right word for word.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 import hashlib
@@ -31,6 +32,7 @@ import sys
 from time import perf_counter
 from typing import Any
 
+from infmllm_ros.bundled import MODEL
 from infmllm_ros.bundled.scenes import Episode, KEYS, TOPICS
 from infmllm_ros.bundled.scenes.world import Dice
 from infmllm_ros.engine import BudgetError, make_policy, StreamingModel, StreamingSession
@@ -246,6 +248,20 @@ def fingerprint(folder: str | Path) -> str:
     for path in sorted(Path(folder).glob('*.safetensors')):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12] if Path(folder).is_dir() else str(folder)
+
+
+def exam_options(purpose: str, streams: int, work: str) -> argparse.ArgumentParser:
+    """Make the command line of all exams: so many streams by default, results in `work`."""
+    parser = argparse.ArgumentParser(description=purpose)
+    parser.add_argument('--model', default=str(MODEL), help='a folder; default: the bundled one')
+    parser.add_argument('--streams', type=int, default=streams, help='of each world')
+    parser.add_argument('--quick', action='store_true',
+                        help='short streams, one of each world; writes nothing unless --out')
+    parser.add_argument('--work', type=Path, default=Path(work),
+                        help='results so far; delete it when scenes or engine have changed')
+    parser.add_argument('--out', type=Path, help='folder of page and figures; default: docs')
+    parser.add_argument('--threads', type=int, default=1)
+    return parser
 
 
 class Ledger:

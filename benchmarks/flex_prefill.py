@@ -31,6 +31,7 @@ from statistics import median
 from time import process_time
 
 from infmllm_ros.engine import FlexPrefill
+from infmllm_ros.engine.attention import attend_by_rows
 from infmllm_ros.engine.prefill.sparse import shares
 import torch
 from torch.nn.functional import normalize, scaled_dot_product_attention
@@ -90,9 +91,12 @@ def structured(heads: int, kv_heads: int, size: int, length: int, queries: int,
 def dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float,
           mask: torch.Tensor | None) -> torch.Tensor:
     """Attend as the engine does without FlexPrefill."""
-    return scaled_dot_product_attention(
-        query[None], key[None], value[None], attn_mask=mask, is_causal=mask is None,
-        scale=scaling, enable_gqa=True)[0]
+    whole = query[None], key[None], value[None]
+    if mask is None:
+        return scaled_dot_product_attention(
+            *whole, is_causal=True, scale=scaling, enable_gqa=True)[0]
+    return attend_by_rows(*whole, lambda rows, seen: mask[rows, :seen], scale=scaling,
+                          enable_gqa=True)[0]
 
 
 def timed(function, *arguments) -> tuple[float, torch.Tensor]:

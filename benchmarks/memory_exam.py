@@ -25,18 +25,17 @@ What was finished is not done again: results lie in `build/memory_exam.jsonl`.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infmllm_ros.bundled import MODEL, MODEL_BUDGET, MODEL_POLICY
+from infmllm_ros.bundled import MODEL_BUDGET, MODEL_POLICY
 from infmllm_ros.bundled.scenes import KEYS
 from infmllm_ros.engine import load_model, StreamingModel
 import torch
 
-from .exam import fingerprint, hold, Ledger, Plan, Setting
+from .exam import exam_options, fingerprint, hold, Ledger, Plan, Setting
 from .exam_report import (
     by_age,
     by_distance,
@@ -281,23 +280,15 @@ def examine(model: StreamingModel, parts: dict[str, Part], ledger: Ledger, out: 
 
 def main() -> None:
     """Read the command line, hold the exam, print its page."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument('--model', default=str(MODEL), help='a folder; default: the bundled one')
+    parser = exam_options(__doc__.splitlines()[1], 3, 'build/memory_exam.jsonl')
     parser.add_argument('--parts', default='hour,shares,paper',
                         help='of hour, shares, paper, windows (default: %(default)s)')
     parser.add_argument('--policies', default='saddle,' + ','.join(SIMPLE))
     parser.add_argument('--budgets', default=','.join(
         str(MODEL_BUDGET * factor) for factor in (1, 2, 4)), help='tokens, of hour and paper')
-    parser.add_argument('--streams', type=int, default=3, help='of each world')
     parser.add_argument('--topics', action='store_true', help='also a table by topic')
-    parser.add_argument('--quick', action='store_true',
-                        help='short streams, one of each world; writes nothing unless --out')
-    parser.add_argument('--work', type=Path, default=Path('build/memory_exam.jsonl'),
-                        help='results so far; delete it when scenes or engine have changed')
-    parser.add_argument('--out', type=Path, help='folder of page and figures; default: docs')
     parser.add_argument('--section', default='memory_exam',
                         help='of the page, and the name of the numbers (default: %(default)s)')
-    parser.add_argument('--threads', type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     model = load_model(args.model)

@@ -24,16 +24,15 @@ results lie in `build/memory_exam.jsonl`.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from infmllm_ros.bundled import MODEL, MODEL_BUDGET, MODEL_POLICY
+from infmllm_ros.bundled import MODEL_BUDGET, MODEL_POLICY
 from infmllm_ros.engine import load_model, StreamingModel
 import torch
 
-from .exam import fingerprint, FIRST_SEED, hold, Ledger, Plan, Setting, write_paper
+from .exam import exam_options, fingerprint, FIRST_SEED, hold, Ledger, Plan, Setting, write_paper
 from .exam_report import (
     by_age,
     by_distance,
@@ -45,14 +44,12 @@ from .exam_report import (
     new_figure,
     plain,
     save_figure,
-    Score,
-    score_where,
     share,
     Streams,
     write_between,
     write_json,
 )
-from .memory_exam import GUIDANCE, HOUR, QUICK
+from .memory_exam import GUIDANCE, HOUR, QUICK, scores
 from .policy_cost import Cost, cost
 
 KINDS = ('now', 'back, in window', 'told', 'again', 'overwritten', 'late')
@@ -78,12 +75,6 @@ def make_settings(budget: int, frame_tokens: int, own: Mapping[str, Any]) -> lis
     }
     return [Setting(label, policy, budget, tuple(sorted(options.items())))
             for label, (policy, options) in fields.items()]
-
-
-def scores(streams: Streams, setting: Setting, frame_tokens: int) -> dict[str, Score]:
-    """Score each column of the table."""
-    return {name: score_where(streams, wanted)
-            for name, wanted in columns(setting.budget / frame_tokens).items()}
 
 
 def table(results: Mapping[Setting, Streams], costs: Mapping[Setting, Cost],
@@ -147,16 +138,8 @@ def examine(model: StreamingModel, plan: Plan, budget: int, streams: int, ledger
 
 def main() -> None:
     """Read the command line, hold the exam, print its page."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument('--model', default=str(MODEL), help='a folder; default: the bundled one')
+    parser = exam_options(__doc__.splitlines()[1], 2, 'build/memory_exam.jsonl')
     parser.add_argument('--budget', type=int, default=2 * MODEL_BUDGET, help='tokens')
-    parser.add_argument('--streams', type=int, default=2, help='of each world')
-    parser.add_argument('--quick', action='store_true',
-                        help='short streams, one of each world; writes nothing unless --out')
-    parser.add_argument('--work', type=Path, default=Path('build/memory_exam.jsonl'),
-                        help='results so far; delete it when scenes or engine have changed')
-    parser.add_argument('--out', type=Path, help='folder of page and figures; default: docs')
-    parser.add_argument('--threads', type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(examine(load_model(args.model), QUICK if args.quick else HOUR, args.budget,

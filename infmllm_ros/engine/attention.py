@@ -22,10 +22,9 @@ still serves ``generate``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -84,6 +83,40 @@ def streaming() -> Iterator[None]:
         yield
     finally:
         _ACTIVE.reset(token)
+
+
+def attend_by_rows(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
+                   mask: Callable[[slice, int], torch.Tensor], causal: bool = True,
+                   **options: Any) -> torch.Tensor:
+    """
+    Attend under a mask, some rows at a time: the first do not see the chunk's end.
+
+    Parameters
+    ----------
+    query : torch.Tensor
+        [1, H, q, D]: the last q tokens.
+    key, value : torch.Tensor
+        [1, Hkv, K, D].
+    mask : Callable
+        Rows of the chunk, and how many keys they see at most -> bool [rows, keys].
+    causal : bool
+        False: rows see keys after their own.
+    **options
+        Of SDPA.
+
+    Returns
+    -------
+    torch.Tensor
+        [1, H, q, D].
+    """
+    queries, held, parts = query.shape[2], key.shape[2], []
+    for first in range(0, queries, MASKED_ROWS):
+        rows = slice(first, min(first + MASKED_ROWS, queries))
+        seen = held - queries + rows.stop if causal else held
+        parts.append(functional.scaled_dot_product_attention(
+            query[:, :, rows], key[:, :, :seen], value[:, :, :seen], attn_mask=mask(rows, seen),
+            **options))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 2)     # one by one, no copy
 
 
 class Sparse(Protocol):
@@ -162,12 +195,14 @@ class Pass:
         slots = None if layer.is_sliding else layer.slots
         whole = (slots is not None and self.rows is not None and self.among is None
                  and len(self.rows) == queries)
+        if slots is not None and self.rows is not None and not whole:
+            self._collect_window(slots, query, key, scaling, hidden)
         if queries == 1 or whole:
-            if slots is not None and self.rows is not None and not whole:
-                self._collect_window(slots, query, key, scaling, hidden)
             return self._attend_openly(slots, query, key, value, scaling, hidden, whole)
         if slots is not None:
-            self._collect_rows(slots, query, key, scaling, hidden)
+            if self.evidence:
+                weights = self._probabilities(query[:, :, -1:], key, scaling, None, hidden)
+                slots.add_evidence(weights.squeeze(2))
             causal = hidden is None and self.ahead is None
             if self.sparse and causal and self.sparse.suits(queries, held):
                 out = self.sparse.attend(query[0], key[0], value[0], scaling)
@@ -176,21 +211,15 @@ class Pass:
         if groups > 1 and query.is_cuda:
             # with a mask, CUDA's grouped-query path is the slow math kernel
             key, value = (t.repeat_interleave(groups, 1) for t in (key, value))
-        attend = partial(functional.scaled_dot_product_attention, scale=scaling,
-                         enable_gqa=groups > 1 and not query.is_cuda)
+        options = {'scale': scaling, 'enable_gqa': groups > 1 and not query.is_cuda}
         within = not layer.is_sliding or held <= layer.window
         if queries == held and hidden is None and self.ahead is None and within:
-            return attend(query, key, value, is_causal=True).transpose(1, 2)
+            return functional.scaled_dot_product_attention(
+                query, key, value, is_causal=True, **options).transpose(1, 2)
         mask = self._mask(queries, held, layer.window or held, query.device)
         mask = mask if hidden is None else mask & ~hidden
-        parts = []
-        for first in range(0, queries, MASKED_ROWS):
-            rows = slice(first, min(first + MASKED_ROWS, queries))
-            # unless they look ahead, the first rows do not see the chunk's end
-            seen = held - queries + rows.stop if self.ahead is None else held
-            parts.append(attend(query[:, :, rows], key[:, :, :seen], value[:, :, :seen],
-                                attn_mask=mask[rows, :seen]))
-        return torch.cat(parts, 2).transpose(1, 2)
+        return attend_by_rows(query, key, value, lambda rows, seen: mask[rows, :seen],
+                              self.ahead is None, **options).transpose(1, 2)
 
     def _mask(self, queries: int, held: int, window: int, device: torch.device) -> torch.Tensor:
         """Let each query see `window` - 1 tokens before it, itself, and `ahead`: bool [q, K]."""
@@ -251,14 +280,6 @@ class Pass:
         if slots is not None and self.evidence:
             slots.add_evidence(weights[:, :, -1])
         return torch.cat(parts, 1).transpose(0, 1)[None]
-
-    def _collect_rows(self, slots: Any, query: torch.Tensor, key: torch.Tensor, scaling: float,
-                      hidden: torch.Tensor | None) -> None:
-        if self.rows is not None:
-            self._collect_window(slots, query, key, scaling, hidden)
-        if self.evidence:
-            weights = self._probabilities(query[:, :, -1:], key, scaling, None, hidden)
-            slots.add_evidence(weights.squeeze(2))
 
     def _collect_window(self, slots: Any, query: torch.Tensor, key: torch.Tensor, scaling: float,
                         hidden: torch.Tensor | None) -> None:

@@ -87,6 +87,8 @@ def both_ways(chunk: Chunk) -> torch.Tensor | None:
 
 def join(chunks: Sequence[Chunk]) -> Chunk:
     """Put frames that follow each other into one chunk."""
+    if len(chunks) == 1:
+        return chunks[0]
     starts = list(accumulate(map(len, chunks), initial=0))
     return Chunk(
         torch.cat([chunk.ids for chunk in chunks]),

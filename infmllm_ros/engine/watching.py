@@ -102,9 +102,8 @@ def _enter(session: StreamingSession, chunks: Sequence[Chunk], stamps_ns: Sequen
         session.newest = frames[-1]
         session.frames.update((frame.ordinal, frame) for frame in frames)
         session.frames_seen += len(frames)
-    session.frames_skipped += len(chunks) - len(frames)
-    if frames:
         session._after()
+    session.frames_skipped += len(chunks) - len(frames)
 
 
 def _check_sight(session: StreamingSession) -> None:

@@ -29,10 +29,11 @@ import torch
 from torch.nn import functional
 from torch.nn.functional import pad
 
+from ..attention import attend_by_rows
+
 # bytes of keys and values gathered at a time: few enough to stay in a CPU's cache and to bound the
 # peak memory, many enough that the calls do not count
 GATHERED = 2 ** 23
-ROWS = 1024  # queries of a dense head over a cache at a time: bounds the mask
 
 
 def dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float,
@@ -42,15 +43,12 @@ def dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: 
     if queries == held:
         return functional.scaled_dot_product_attention(
             query[None], key[None], value[None], is_causal=True, scale=scaling)[0]
-    out = query.new_empty((len(query), queries, value.shape[2]))
-    for start in range(0, queries, ROWS):
-        rows = slice(start, min(start + ROWS, queries))
-        seen = held - queries + rows.stop
-        mask = torch.ones(rows.stop - start, seen, dtype=torch.bool, device=key.device)
-        out[:, rows] = functional.scaled_dot_product_attention(
-            query[None, :, rows], key[None, :, :seen], value[None, :, :seen],
-            attn_mask=mask.tril(seen - len(mask)), scale=scaling)[0]
-    return out
+
+    def mask(rows: slice, seen: int) -> torch.Tensor:
+        count = rows.stop - rows.start
+        return torch.ones(count, seen, dtype=torch.bool, device=key.device).tril(seen - count)
+
+    return attend_by_rows(query[None], key[None], value[None], mask, scale=scaling)[0]
 
 
 def gathered(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, active: torch.Tensor,
