@@ -30,6 +30,7 @@ from pathlib import Path
 import sys
 from typing import Any
 
+from infmllm_ros.bundled.tiny_text import PLAIN, plain_config
 from infmllm_ros.engine.models.source import quiet
 from tokenizers import AddedToken, decoders, pre_tokenizers, Regex, Tokenizer
 from tokenizers.models import BPE
@@ -83,6 +84,9 @@ HYBRIDS = {
         },
     ),
 }
+for _family in PLAIN:      # without their own template and special tokens: Qwen's
+    TEMPLATES.setdefault(_family, TEMPLATES['qwen2'])
+    SPECIALS.setdefault(_family, SPECIALS['qwen2'])
 # (padding, beginning, end of turn): the first three of each list of SPECIALS.
 FAMILIES = tuple(SPECIALS)
 WORDS = (
@@ -211,6 +215,8 @@ def _config(family: str, ids: dict[str, int], text: dict[str, Any], vocabulary: 
     if family == 'qwen3':
         config = transformers.Qwen3Config(**{**shape, 'head_dim': 32, **text})
         return config, transformers.Qwen3ForCausalLM, None
+    if family in PLAIN:
+        return *plain_config(family, {**shape, **text}), None
     if family in HYBRIDS:
         model_class = getattr(transformers, HYBRIDS[family][1])
         return _hybrid(family, shape, text), model_class, None

@@ -34,9 +34,16 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from .errors import ModelError
+
 NAME = 'infmllm'
 MASKED_ROWS = 512  # rows of a chunk that attend at a time, to no more keys than the last sees
 ROWS_AT_ONCE = 64  # window rows whose probabilities are held at a time: bounds the peak memory
+# What models hand to their attention function beside the tensors that changes nothing here: layers
+# know their windows, weights and kernels are transformers' business, and nothing is trained.
+HARMLESS = {'dropout', 'is_causal', 'sliding_window', 'position_ids', 'use_cache',
+            'output_attentions', 'output_router_logits'}
+MEANING = {'s_aux': ' (attention sinks in its logits)', 'softcap': ' (a cap on its logits)'}
 _ACTIVE: ContextVar[bool] = ContextVar('infmllm_streaming', default=False)
 
 
@@ -56,6 +63,13 @@ def _attention(
     if stream is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    strange = [name for name, given in kwargs.items()
+               if given is not None and name not in HARMLESS]
+    if strange or attention_mask is not None:
+        what = strange[0] + MEANING.get(strange[0], '') if strange else 'a mask of its own'
+        raise ModelError(
+            f'layer {module.layer_idx} attends with {what}, which a bounded memory would leave '
+            'out: this model cannot be streamed')
     return stream.attend(module, query, key, value, scaling), None
 
 

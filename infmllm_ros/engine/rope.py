@@ -32,6 +32,7 @@ from torch import nn
 
 from .attention import install, streaming
 from .errors import ModelError
+from .layers import layer_specs, LayerSpec
 
 PROBE = (11, 14, 16)  # three unlike positions, so that the axes of M-RoPE can be told apart
 HALF, INTERLEAVED, NONE = 'half', 'interleaved', 'none'
@@ -71,6 +72,28 @@ def rotate(
     if size < x.shape[-1]:
         out[..., size:] = x[..., size:]
     return out
+
+
+def find_rotary(decoder: nn.Module) -> tuple[str, nn.Module | None]:
+    """Find the module that makes cos and sin, and its name: 'rotary_emb', rarely 'pos_emb'."""
+    for name, module in decoder.named_children():
+        if type(module).__name__.endswith('RotaryEmbedding'):
+            return name, module
+    return '', None
+
+
+def as_given(table: torch.Tensor) -> torch.Tensor:
+    """Leave cos or sin [..., R] as the rotary module gave them."""
+    return table
+
+
+def paired(table: torch.Tensor) -> torch.Tensor:
+    """Give channels 2i and 2i + 1 the angle of i: GLM and ERNIE read half-split tables so."""
+    return table[..., :table.shape[-1] // 2].repeat_interleave(2, -1)
+
+
+# Pairing of channels, and how the table is read.
+SCHEMES = ((HALF, as_given), (INTERLEAVED, as_given), (INTERLEAVED, paired), (NONE, as_given))
 
 
 @dataclass(frozen=True)
@@ -122,26 +145,33 @@ class RopeMap:
     Raises
     ------
     ModelError
-        When a layer rotates in a way that no known scheme explains.
+        When a layer rotates in a way that no known scheme explains, or keeps other heads than
+        the config says, or attends by code of its own.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.decoder = model.get_decoder()
-        self.rotary = getattr(self.decoder, 'rotary_emb', None)
+        self.rotary = find_rotary(self.decoder)[1]
         if self.rotary is None:
             raise ModelError(
-                f'{type(model).__name__} has no rotary_emb: only RoPE decoders can be streamed')
+                f'{type(model).__name__} has no rotary embedding, so its positions are learned '
+                'or biases such as ALiBi: only RoPE decoders can be streamed')
         install(model)
         self.device = next(self.decoder.parameters()).device
         self.mrope = hasattr(self.rotary, 'mrope_section')
         still, calls = self._probe((0, 0, 0))
         moved, turned = self._probe(PROBE)
-        self._calls = [extra for extra, _ in calls]
-        self._scale = [cos.flatten()[0].item() for _, (cos, _) in calls]
+        specs = layer_specs(self.decoder.config)
+        for index, spec in enumerate(specs[:len(getattr(self.decoder, 'layers', specs))]):
+            _check_shapes(index, spec, still.get(index))
+        scales = [cos.flatten()[0].item() for _, (cos, _) in calls]
         tables = [(cos / scale, sin / scale)
-                  for (_, (cos, sin)), scale in zip(turned, self._scale, strict=True)]
-        self.layers = {
-            i: self._explain(i, still[i], moved[i], tables) for i in sorted(still)}
+                  for (_, (cos, sin)), scale in zip(turned, scales, strict=True)]
+        found = {i: self._explain(i, still[i], moved[i], tables) for i in sorted(still)}
+        read = list(dict.fromkeys(how[1:] for how in found.values()))   # the tables in use
+        self.layers = {i: LayerRope(how[0], read.index(how[1:])) for i, how in found.items()}
+        self._calls = [(calls[number][0], layout) for number, layout in read]
+        self._scale = [scales[number] for number, _ in read]
         parameters = getattr(self.rotary.config, 'rope_parameters', None) or {}
         self._switch = (parameters.get('original_max_position_embeddings')
                         if parameters.get('rope_type') == 'longrope' else None)
@@ -176,7 +206,7 @@ class RopeMap:
             return [None] * len(self._calls)
         eye = torch.eye(3, dtype=torch.long, device=self.device)
         touched = [
-            [call(extra)[1][0, 0] != 0 for extra in self._calls]
+            [call(how)[1][0, 0] != 0 for how in self._calls]
             for call in (self._caller(unit[:, None]) for unit in eye)]
         axes = []
         for masks in zip(*touched, strict=True):
@@ -191,7 +221,11 @@ class RopeMap:
         x = torch.empty(0, device=self.device)
         if self.mrope:
             positions = positions.expand(3, -1)[:, None]
-        return lambda extra: self.rotary(x, positions, *extra[0], **extra[1])
+
+        def call(how: tuple) -> tuple[torch.Tensor, ...]:
+            (args, kwargs), layout = how
+            return tuple(layout(t) for t in self.rotary(x, positions, *args, **kwargs))
+        return call
 
     @torch.no_grad()
     def _probe(self, place: tuple[int, int, int]) -> tuple[dict, list]:
@@ -213,18 +247,21 @@ class RopeMap:
             handle.remove()
         return record.seen, calls
 
-    def _explain(self, index: int, still: tuple, moved: tuple, tables: list) -> LayerRope:
+    def _explain(self, index: int, still: tuple, moved: tuple, tables: list,
+                 ) -> tuple[str, int, Callable]:
+        """Find the pairing of one layer, the number of its table, and how it reads that."""
         best, found = float('inf'), None
-        for number, (cos, sin) in enumerate(tables):
-            for kind in (HALF, INTERLEAVED, NONE):
+        for number, table in enumerate(tables):
+            for kind, layout in SCHEMES:
+                cos, sin = (layout(t)[:, None] for t in table)
                 if cos.shape[-1] > still[0].shape[-1]:
                     continue
                 error = max(
-                    (rotate(a, cos[:, None], sin[:, None], kind) - b).abs().max().item()
+                    (rotate(a, cos, sin, kind) - b).abs().max().item()
                     / max(b.abs().max().item(), 1e-20)
                     for a, b in zip(still, moved, strict=True))
                 if error < best:
-                    best, found = error, LayerRope(kind, number)
+                    best, found = error, (kind, number, layout)
         exact = next(self.decoder.parameters()).dtype in (torch.float32, torch.float64)
         limit = 1e-5 if exact else 3e-2
         if found is None or best > limit:
@@ -232,6 +269,21 @@ class RopeMap:
                 f'layer {index} rotates in an unknown way (nearest scheme is off by {best:.1e}, '
                 f'limit {limit:.0e}): this position scheme cannot be streamed')
         return found
+
+
+def _check_shapes(index: int, spec: LayerSpec, found: tuple | None) -> None:
+    """Refuse a layer whose keys are not those that its buffers will be made for."""
+    if not spec.heads:
+        return
+    if found is None:
+        raise ModelError(
+            f'layer {index} attends by code of its own, not by the attention function that '
+            'transformers lets one choose: its memory cannot be bounded')
+    heads, size = found[1].shape[1], found[1].shape[3]
+    if (heads, size) != (spec.heads, spec.size):
+        raise ModelError(
+            f'layer {index} has {heads} KV heads of {size} channels, but its config says '
+            f'{spec.heads} of {spec.size}: such attention (MLA, for one) cannot be streamed')
 
 
 class _Recorder:
@@ -242,6 +294,10 @@ class _Recorder:
 
     def attend(self, module: nn.Module, query: torch.Tensor, key: torch.Tensor,
                value: torch.Tensor, scaling: float | None) -> torch.Tensor:
+        if value.shape != key.shape:
+            raise ModelError(
+                f'layer {module.layer_idx} has keys of {key.shape[-1]} channels and values of '
+                f'{value.shape[-1]}: such attention (MLA, for one) cannot be streamed')
         self.seen[module.layer_idx] = (query.float(), key.float())
         groups = query.shape[1] // key.shape[1]
         return value.repeat_interleave(groups, 1).transpose(1, 2)     # one key: softmax is 1

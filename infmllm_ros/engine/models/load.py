@@ -25,6 +25,7 @@ import torch
 import transformers
 
 from .base import Adapter
+from .examine import examine
 from .lfm2_vl import Lfm2VL
 from .qwen_vl import Qwen3VL, QwenVL
 from .smolvlm import Idefics3, SmolVLM
@@ -35,8 +36,8 @@ from ..errors import ModelError
 
 ADAPTERS: dict[str, type[Adapter]] = {
     model_type: adapter
-    for adapter in (
-        LlavaOnevision, QwenVL, Qwen3VL, SmolVLM, Idefics3, InternVL, Gemma3, Lfm2VL, Text)
+    for adapter in (        # Text first: some of its families see, too, and have an adapter
+        Text, LlavaOnevision, QwenVL, Qwen3VL, SmolVLM, Idefics3, InternVL, Gemma3, Lfm2VL)
     for model_type in adapter.model_types
 }
 
@@ -68,8 +69,12 @@ class ModelSpec:
 
     @property
     def context_limit(self) -> int:
-        """Positions that the language model was trained for."""
-        return self.config.get_text_config(decoder=True).max_position_embeddings
+        """Positions that the language model was trained for, and rotates alone."""
+        text = self.config.get_text_config(decoder=True)
+        rope = getattr(text, 'rope_parameters', None) or {}
+        if 'llama_4_scaling_beta' in rope:      # Ministral 3 stretches queries beyond this length
+            return rope['original_max_position_embeddings']
+        return text.max_position_embeddings
 
 
 @dataclass(eq=False)
@@ -132,11 +137,11 @@ def inspect_model(name: str | Path, *, tokens_per_frame: int | None = None) -> M
     Raises
     ------
     ModelError
-        Unknown folder or name, unsupported family, no tokenizer, impossible tokens_per_frame.
+        Unknown folder or name, a family or attention that cannot be streamed (see `examine`), no
+        tokenizer, impossible tokens_per_frame.
     """
     source = Source(name)
-    config = source.config(ADAPTERS)
-    adapter_class = ADAPTERS[config.model_type]
+    config, adapter_class = _family(source)
     tokenizer = source.tokenizer(sees=adapter_class.sees)
     adapter = adapter_class(
         config,
@@ -146,6 +151,19 @@ def inspect_model(name: str | Path, *, tokens_per_frame: int | None = None) -> M
         tokens_per_frame,
     )
     return ModelSpec(str(name), str(source.folder), config, tokenizer, adapter)
+
+
+def _family(source: Source) -> tuple[Any, type[Adapter]]:
+    """Read the config and find the adapter; ModelError if there is none, or `examine` refuses."""
+    config = source.config(ADAPTERS)
+    adapter, text = ADAPTERS[config.model_type], config.get_text_config(decoder=True)
+    try:
+        if not adapter.sees and text is not config:
+            raise ModelError('nothing here prepares what it reads beside text')
+        examine(text)
+    except ModelError as error:
+        raise source.unsupported(config.model_type, ADAPTERS, f' ({error})') from error
+    return config, adapter
 
 
 def load_model(

@@ -16,7 +16,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 import json
 from pathlib import Path
@@ -127,7 +127,16 @@ class Source:
         with self.errors_as_model_error(f'read {filename} of'):
             return json.loads(path.read_text(encoding='utf-8'))
 
-    def config(self, families: Collection[str]) -> Any:
+    def unsupported(self, model_type: Any, families: Mapping[str, Any], why: str = '',
+                    ) -> ModelError:
+        """Say that a family is not supported, why if it is known, and which to use."""
+        sighted = ', '.join(sorted(name for name in families if families[name].sees))
+        return ModelError(
+            f'{self.name!r} is of model_type {model_type!r}, which is not supported{why}: use one '
+            f'of {sighted}, or a text decoder with rotary positions such as llama or qwen3'
+        )
+
+    def config(self, families: Mapping[str, Any]) -> Any:
         """Load the config; ModelError if the family is none of `families`."""
         with self.errors_as_model_error('read config.json of'):
             if not (self.folder / 'config.json').is_file():
@@ -135,10 +144,7 @@ class Source:
         # Looked up first: transformers has a long complaint about families it does not know.
         model_type = self.json('config.json').get('model_type')
         if model_type not in families:
-            raise ModelError(
-                f'{self.name!r} is of model_type {model_type!r}, which is not supported: '
-                f'use one of {", ".join(sorted(families))}'
-            )
+            raise self.unsupported(model_type, families)
         with self.errors_as_model_error('read config.json of'):
             return transformers.AutoConfig.from_pretrained(self.folder, local_files_only=True)
 

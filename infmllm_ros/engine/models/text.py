@@ -12,11 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Text-only families, with full, sliding and linear attention and with convolutions."""
+"""Text-only families: every decoder whose attention passes the examination."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from .base import Adapter
 from ..errors import ModelError
@@ -24,10 +26,14 @@ from ..features import Features
 
 
 class Text(Adapter):
-    """A language model without eyes: `tell` and `ask` only."""
+    """
+    A language model without eyes: `tell` and `ask` only.
 
-    model_types = ('llama', 'mistral', 'qwen2', 'qwen3', 'gemma3_text', 'lfm2', 'qwen3_next',
-                   'qwen3_5_text')
+    Any family of transformers that writes text may try: `examine` refuses those whose attention a
+    bounded memory would change. Nothing here depends on which it is.
+    """
+
+    model_types = tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     sees = False
 
     def configure(self, settings: dict[str, Any], tokens_per_frame: int | None) -> int:
