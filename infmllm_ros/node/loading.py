@@ -65,9 +65,8 @@ def open_session(settings: Any, log: Callable[[str], None]) -> StreamingSession:
             'chunk': settings.chunk_tokens,
             'prefill': settings.flex_fields if settings.prefill == 'flex' else None}
     check_budget(spec, policy, device=settings.device, dtype=settings.dtype, **room)
-    log(f'loading {settings.model} ({settings.device}, {settings.dtype})')
     start = time.monotonic()
-    model = load_model(spec, device=settings.device, dtype=settings.dtype)
+    model = load_model(spec, device=settings.device, dtype=settings.dtype, progress=log)
     session = StreamingSession(model, policy, remember=settings.remember, **room)
     stats = session.stats()
     log(f'model ready on {model.device} ({str(model.dtype).removeprefix("torch.")}) in '

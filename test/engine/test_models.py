@@ -14,10 +14,13 @@
 
 """Families: from a folder to a model, and from a frame to its tokens and features."""
 
+from importlib.util import find_spec
 import json
 import os
 from pathlib import Path
 import shutil
+import subprocess
+import sys
 
 from infmllm_ros.engine import inspect_model, load_model, ModelError
 from infmllm_ros.engine.layers import layer_specs
@@ -182,6 +185,11 @@ def test_a_cap_below_what_a_family_always_takes_is_refused(family):
     line = refusal(inspect_model, zoo.folder(family), tokens_per_frame=3)
     assert 'tokens_per_frame is 3' in line and '4 a frame' in line
     assert inspect_model(zoo.folder(family), tokens_per_frame=4).adapter.frame_tokens
+
+
+def test_a_cap_is_refused_where_there_are_no_frames():
+    line = refusal(inspect_model, zoo.folder('llama'), tokens_per_frame=64)
+    assert 'tokens_per_frame is 64' in line and 'text only' in line
 
 
 def test_a_cap_of_zero_is_refused():
@@ -417,3 +425,89 @@ def test_loading_says_what_it_does():
     lines = []
     load_model(zoo.folder('llama'), device='cpu', progress=lines.append)
     assert len(lines) == 2 and str(zoo.folder('llama')) in lines[0] and 'weights' in lines[1]
+
+
+def test_a_missing_shard_is_named_before_any_is_read(tmp_path, monkeypatch):
+    folder = copy('qwen3_vl', tmp_path)
+    os.remove(folder / 'model.safetensors')
+    zoo.plain('qwen3_vl').save_pretrained(folder, max_shard_size='200KB')
+    shards = sorted(path.name for path in folder.glob('*.safetensors'))
+    os.remove(folder / shards[1])
+    monkeypatch.setattr(transformers.AutoModelForImageTextToText, 'from_pretrained', None)
+    line = refusal(load_model, folder, device='cpu')
+    assert f'({shards[1]} is missing, 1 of {len(shards)} weight files)' in line
+    assert 'complete Hugging Face checkpoint' in line
+
+
+def test_progress_is_told_in_lines(capfd):
+    lines = []
+    load_model(zoo.folder('llama'), device='cpu', progress=lines.append)
+    assert 'reading config' in lines[0] and 'as float32 onto cpu' in lines[1]
+    assert lines[2:] == [f'loading weights: {percent} %' for percent in range(10, 101, 10)]
+    assert capfd.readouterr().err == ''
+
+
+def test_a_folder_is_loaded_without_asking_the_network(tmp_path):
+    """In a process of its own, where any connection is an error and nothing says offline."""
+    program = (
+        'import socket, sys\n'
+        'def connect(*args): raise AssertionError("network")\n'
+        'socket.socket.connect = socket.getaddrinfo = connect\n'
+        'from infmllm_ros.engine import load_model\n'
+        'print(load_model(sys.argv[1], device="cpu").device)\n')
+    environment = {k: v for k, v in os.environ.items() if not k.startswith('HF_HUB_OFFLINE')}
+    done = subprocess.run(
+        [sys.executable, '-c', program, zoo.folder('smolvlm')], env=environment,
+        capture_output=True, text=True)
+    assert done.stdout == 'cpu\n', done.stderr
+
+
+class Moved(Exception):
+    """A model was moved that must lie where it was loaded."""
+
+
+def loaded_with(monkeypatch, place=None):
+    """Note the options of `from_pretrained`, without the packages that they need."""
+    seen, load = {}, transformers.AutoModelForCausalLM.from_pretrained
+
+    def spy(*args, **options):
+        seen.update(options)
+        for name in ('device_map', 'quantization_config'):
+            options.pop(name, None)
+        vars(options['config']).pop('quantization_config', None)
+        model, report = load(*args, **options)
+        if place:
+            model.model.layers[1].to(place)
+        monkeypatch.setattr(model, 'to', lambda device: (_ for _ in ()).throw(Moved))
+        return model, report
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, 'from_pretrained', spy)
+    return seen
+
+
+def test_quantised_weights_are_loaded_where_they_are_to_stay(monkeypatch):
+    seen = loaded_with(monkeypatch)
+    model = load_model(zoo.folder('llama'), device='cpu', quantization_config='as it came')
+    assert seen['quantization_config'] == 'as it came'
+    assert seen['device_map'] == {'': torch.device('cpu')} and model.device.type == 'cpu'
+    with pytest.raises(Moved):
+        load_model(zoo.folder('llama'), device='cpu')
+
+
+def test_a_checkpoint_that_is_quantised_says_so_itself(monkeypatch):
+    seen = loaded_with(monkeypatch)
+    spec = inspect_model(zoo.folder('llama'))
+    spec.config.quantization_config = {'quant_method': 'fp8'}
+    load_model(spec, device='cpu')
+    assert seen['device_map'] == {'': torch.device('cpu')}
+
+
+def test_a_model_spread_over_devices_is_refused(monkeypatch):
+    assert loaded_with(monkeypatch, 'meta') == {}
+    line = refusal(load_model, zoo.folder('llama'), device_map='auto')
+    assert 'spread over cpu, meta' in line and 'one device' in line
+
+
+@pytest.mark.skipif(find_spec('accelerate') is not None, reason='accelerate is installed')
+def test_options_that_need_a_package_name_it():
+    assert 'accelerate' in refusal(load_model, zoo.folder('llama'), device_map='auto')

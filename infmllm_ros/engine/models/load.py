@@ -29,7 +29,7 @@ from .examine import examine
 from .lfm2_vl import Lfm2VL
 from .qwen_vl import Qwen3VL, QwenVL
 from .smolvlm import Idefics3, SmolVLM
-from .source import first_line, quiet, Source
+from .source import first_line, quiet, Source, spoken
 from .square import Gemma3, InternVL, LlavaOnevision
 from .text import Text
 from ..errors import ModelError
@@ -172,6 +172,7 @@ def load_model(
     dtype: str | torch.dtype = 'auto',
     tokens_per_frame: int | None = None,
     progress: Callable[[str], None] | None = None,
+    **options: Any,
 ) -> StreamingModel:
     """
     Load a model's weights.
@@ -187,7 +188,11 @@ def load_model(
     tokens_per_frame : int, optional
         As for `inspect_model`; not used with a ModelSpec, which has it already.
     progress : callable, optional
-        Called with one line of text when a step begins.
+        Called with one line of text when a step begins, and for each tenth of the weights.
+    options
+        Handed to ``from_pretrained`` of transformers: ``quantization_config`` (bitsandbytes,
+        torchao and others, where they are installed), or ``device_map`` as long as it puts all
+        layers on one device. Either needs the package accelerate.
 
     Returns
     -------
@@ -197,8 +202,8 @@ def load_model(
     Raises
     ------
     ModelError
-        As `inspect_model`, and for missing or broken weights, an unknown device or dtype, and
-        a model that the device cannot hold.
+        As `inspect_model`, and for missing or broken weights, an unknown device or dtype, a
+        model that the device cannot hold, and one that is spread over several.
     """
     say = progress or (lambda line: None)
     spec = name_or_spec
@@ -213,21 +218,32 @@ def load_model(
         auto = transformers.AutoModelForCausalLM
     say(f'loading weights of {spec.name} as {str(dtype).removeprefix("torch.")} onto {device}')
     source.fetch_weights()
-    with source.errors_as_model_error('load the weights of'), quiet():
+    if options.get('quantization_config') or getattr(spec.config, 'quantization_config', None):
+        options.setdefault('device_map', {'': device})      # quantised weights cannot be moved
+    with source.errors_as_model_error('load the weights of'), quiet(), spoken(say):
         model, report = auto.from_pretrained(
             spec.source,
             config=spec.config,
             dtype=dtype,
             output_loading_info=True,
             local_files_only=True,
+            **options,
         )
-        model = model.to(device)
+        if 'device_map' not in options:
+            model = model.to(device)
     if report['missing_keys']:
         missing = sorted(report['missing_keys'])
         raise ModelError(
             f'the weights of {spec.name!r} are not whole ({len(missing)} missing, the first is '
             f'{missing[0]}): download the checkpoint again'
         )
+    places = {str(weight.device) for weight in model.parameters()}
+    if len(places) > 1:
+        raise ModelError(
+            f'{spec.name!r} is spread over {", ".join(sorted(places))}, but a memory lies on one '
+            'device: use a smaller or a quantised model, or one device for all of device_map'
+        )
+    device = torch.device(places.pop())
     return StreamingModel(spec, model.eval().requires_grad_(False), device, dtype)
 
 

@@ -54,6 +54,28 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+@contextmanager
+def spoken(say: Callable[[str], None]) -> Iterator[None]:
+    """Turn the progress bar of the weights into a line of text per tenth of them."""
+    def hook(bar: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
+        weights = kwargs.get('desc') == 'Loading weights'
+        return counted(args[0]) if weights else bar(*args, **kwargs)
+
+    def counted(steps: Any) -> Iterator[Any]:
+        tenth = 0
+        for number, step in enumerate(steps, 1):
+            yield step
+            if 10 * number // len(steps) > tenth:
+                tenth = 10 * number // len(steps)
+                say(f'loading weights: {10 * tenth} %')
+
+    before = logging.set_tqdm_hook(hook)
+    try:
+        yield
+    finally:
+        logging.set_tqdm_hook(before)
+
+
 class Source:
     """
     One checkpoint's files.
@@ -95,9 +117,15 @@ class Source:
         )
 
     def fetch_weights(self) -> None:
-        """Download the weights if they are not there yet."""
+        """Download the weights if they are not there yet; ModelError if a shard is missing."""
         if not self.local:
             self._download(WEIGHTS, self._has_weights)
+        shards = self._shards()
+        missing = sorted(name for name in shards if not (self.folder / name).is_file())
+        if missing:
+            with self.errors_as_model_error('load the weights of'):
+                raise FileNotFoundError(
+                    f'{missing[0]} is missing, {len(missing)} of {len(shards)} weight files')
 
     @contextmanager
     def errors_as_model_error(self, doing: str) -> Iterator[None]:
@@ -178,10 +206,13 @@ class Source:
             found.update(ids if isinstance(ids, (list, tuple)) else [] if ids is None else [ids])
         return found
 
+    def _shards(self) -> set[str]:
+        """Name the weight files; none where they are not cut into shards."""
+        return {*self.json('model.safetensors.index.json').get('weight_map', {}).values()}
+
     def _has_weights(self, folder: Path) -> bool:
         """Tell whether all shards are there."""
-        shards = self.json('model.safetensors.index.json').get('weight_map', {}).values()
-        return all((folder / name).is_file() for name in {*shards} or {'model.safetensors'})
+        return all((folder / name).is_file() for name in self._shards() or {'model.safetensors'})
 
     def _download(self, patterns: list[str], whole: Callable[[Path], bool]) -> Path:
         """Give the folder in the hub's cache; download what is missing."""

@@ -37,7 +37,12 @@ class Text(Adapter):
     sees = False
 
     def configure(self, settings: dict[str, Any], tokens_per_frame: int | None) -> int:
-        """Take no vision tokens."""
+        """Take no vision tokens; ModelError if some are asked for."""
+        if tokens_per_frame is not None:
+            raise ModelError(
+                f'tokens_per_frame is {tokens_per_frame}, but a {self.config.model_type} model '
+                'reads text only: leave it unset, or load a vision-language model'
+            )
         return 0
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
