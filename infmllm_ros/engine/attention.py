@@ -48,7 +48,14 @@ _ACTIVE: ContextVar[bool] = ContextVar('infmllm_streaming', default=False)
 
 
 class Stream(Protocol):
-    """What the attention function asks of the object given as ``stream=``."""
+    """
+    What the attention function asks of the object given as ``stream=``.
+
+    A strict one is a probe, whose pass hands the layers nothing by itself: what they then give
+    their attention function is their own, and must be known.
+    """
+
+    strict: bool
 
     def attend(self, module: nn.Module, query: torch.Tensor, key: torch.Tensor,
                value: torch.Tensor, scaling: float | None) -> torch.Tensor:
@@ -63,14 +70,19 @@ def _attention(
     if stream is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-    strange = [name for name, given in kwargs.items()
-               if given is not None and name not in HARMLESS]
-    if strange or attention_mask is not None:
+    if stream.strict:
+        _refuse_strange(module, attention_mask, kwargs)
+    return stream.attend(module, query, key, value, scaling), None
+
+
+def _refuse_strange(module: nn.Module, mask: Any, given: dict[str, Any]) -> None:
+    """Refuse a layer that gives its attention function what `Pass` does not read."""
+    strange = [name for name in given if given[name] is not None and name not in HARMLESS]
+    if strange or mask is not None:
         what = strange[0] + MEANING.get(strange[0], '') if strange else 'a mask of its own'
         raise ModelError(
             f'layer {module.layer_idx} attends with {what}, which a bounded memory would leave '
             'out: this model cannot be streamed')
-    return stream.attend(module, query, key, value, scaling), None
 
 
 def _mask(*args: Any, **kwargs: Any) -> torch.Tensor | None:
@@ -168,6 +180,8 @@ class Pass:
     ahead : torch.Tensor or None
         int64 [q]: the last place in the chunk that each token sees; None: itself.
     """
+
+    strict = False
 
     def __init__(self, cache: Any, rows: torch.Tensor | None, evidence: bool,
                  sparse: Sparse | None = None, among: int | None = None, glance: Any = None,

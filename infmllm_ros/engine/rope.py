@@ -289,6 +289,8 @@ def _check_shapes(index: int, spec: LayerSpec, found: tuple | None) -> None:
 class _Recorder:
     """Stands in for a forward pass over the cache: notes queries and keys, attends plainly."""
 
+    strict = True
+
     def __init__(self) -> None:
         self.seen: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
