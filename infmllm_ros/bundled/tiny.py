@@ -206,23 +206,11 @@ def _config(family: str, ids: dict[str, int], text: dict[str, Any], vocabulary: 
         'patch_size': 14,
     }
     half = {'image_mean': [0.5] * 3, 'image_std': [0.5] * 3}
-    if family == 'llama':
-        config = transformers.LlamaConfig(**{**shape, **text})
-        return config, transformers.LlamaForCausalLM, None
-    if family == 'qwen2':
-        config = transformers.Qwen2Config(**{**shape, **text})
-        return config, transformers.Qwen2ForCausalLM, None
-    if family == 'qwen3':
-        config = transformers.Qwen3Config(**{**shape, 'head_dim': 32, **text})
-        return config, transformers.Qwen3ForCausalLM, None
     if family in PLAIN:
         return *plain_config(family, {**shape, **text}), None
     if family in HYBRIDS:
         model_class = getattr(transformers, HYBRIDS[family][1])
         return _hybrid(family, shape, text), model_class, None
-    if family == 'mistral':
-        config = transformers.MistralConfig(**{**shape, 'sliding_window': None, **text})
-        return config, transformers.MistralForCausalLM, None
     if family in ('smolvlm', 'idefics3'):
         name = {'smolvlm': 'SmolVLM', 'idefics3': 'Idefics3'}[family]
         config = getattr(transformers, f'{name}Config')(

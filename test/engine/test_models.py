@@ -14,22 +14,17 @@
 
 """Families: from a folder to a model, and from a frame to its tokens and features."""
 
-from importlib.util import find_spec
 import json
 import os
-from pathlib import Path
 import shutil
-import subprocess
-import sys
 
-from infmllm_ros.engine import inspect_model, load_model, ModelError
+from infmllm_ros.engine import inspect_model, load_model
 from infmllm_ros.engine.layers import layer_specs
-from infmllm_ros.engine.models import pick_dtype
 import numpy as np
 import pytest
 import torch
-import transformers
 import zoo
+from zoo import refusal
 
 SHAPES = [(64, 64), (480, 640), (1080, 1920), (1, 1), (5, 700), (700, 5), (2, 2000)]
 # The family's own tokens around a frame, and what the tiny model makes of 56 x 56 pixels.
@@ -71,23 +66,10 @@ def rows(features):
     return sum(part.flatten(0, -2).shape[0] for part in parts)
 
 
-def copy(family, place):
-    """Copy a tiny folder, to change it."""
-    return Path(shutil.copytree(zoo.folder(family), place / family))
-
-
 def change(folder, name, **fields):
     """Change fields of a JSON file of a folder."""
     path = folder / name
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
-
-
-def refusal(call, *args, **kwargs):
-    """Call, and give the one line of the ModelError that must come."""
-    with pytest.raises(ModelError) as caught:
-        call(*args, **kwargs)
-    assert '\n' not in str(caught.value)
-    return str(caught.value)
 
 
 # ---- frames
@@ -172,7 +154,7 @@ def test_frames_take_no_more_tokens_than_asked_for(family, cap):
 
 
 def test_qwen_frames_default_to_a_cap_for_streams(tmp_path):
-    folder = copy('qwen3_vl', tmp_path)
+    folder = zoo.copy('qwen3_vl', tmp_path)
     (folder / 'preprocessor_config.json').unlink()
     adapter = inspect_model(folder).adapter
     grid = adapter.pixels(zoo.picture(0, 1080, 1920))['image_grid_thw'][0].prod() // 4
@@ -226,7 +208,7 @@ def test_the_shapes_of_the_cache_are_known_without_weights(family):
 
 
 def test_inspecting_needs_no_weights(tmp_path):
-    folder = copy('smolvlm', tmp_path)
+    folder = zoo.copy('smolvlm', tmp_path)
     (folder / 'model.safetensors').unlink()
     assert inspect_model(str(folder)).adapter.sees
     assert 'load the weights' in refusal(load_model, folder)
@@ -272,7 +254,7 @@ def test_a_hub_model_in_the_cache_needs_no_network(tmp_path, monkeypatch, shards
 
 
 def test_weights_that_the_cache_lacks_are_downloaded_but_only_to_load_them(tmp_path, monkeypatch):
-    folder = copy('smolvlm', tmp_path)
+    folder = zoo.copy('smolvlm', tmp_path)
     shards = {'model.safetensors': (folder / 'model.safetensors').read_bytes()}
     os.remove(folder / 'model.safetensors')
     asked = []
@@ -298,29 +280,29 @@ def test_a_folder_without_config_is_refused(tmp_path):
 
 
 def test_a_folder_without_tokenizer_is_refused(tmp_path):
-    folder = copy('llama', tmp_path)
+    folder = zoo.copy('llama', tmp_path)
     (folder / 'tokenizer.json').unlink()
     line = refusal(inspect_model, folder)
     assert str(folder) in line and 'tokenizer.json' in line and 'copy' in line
 
 
 def test_a_tokenizer_of_another_family_is_refused_for_frames(tmp_path):
-    folder = copy('smolvlm', tmp_path)
+    folder = zoo.copy('smolvlm', tmp_path)
     for name in ('tokenizer.json', 'tokenizer_config.json'):
-        shutil.copy(Path(zoo.folder('llama')) / name, folder)
+        shutil.copy(zoo.folder('llama') / name, folder)
     assert "'<fake_token_around_image>'" in refusal(inspect_model, folder)
 
 
 @pytest.mark.parametrize('name', ['config.json', 'preprocessor_config.json', 'tokenizer.json'])
 def test_a_torn_file_is_refused(tmp_path, name):
-    folder = copy('smolvlm', tmp_path)
+    folder = zoo.copy('smolvlm', tmp_path)
     text = (folder / name).read_text()
     (folder / name).write_text(text[:len(text) // 2])
     assert str(folder) in refusal(inspect_model, folder)
 
 
 def test_image_settings_are_read_from_either_file(tmp_path):
-    folder = copy('smolvlm', tmp_path)
+    folder = zoo.copy('smolvlm', tmp_path)
     change(folder, 'preprocessor_config.json', image_mean=[0.1, 0.2, 0.3])
     first = inspect_model(folder).adapter.pixels(zoo.picture(0))['pixel_values']
     nested = {'image_processor': json.loads((folder / 'preprocessor_config.json').read_text())}
@@ -332,14 +314,14 @@ def test_image_settings_are_read_from_either_file(tmp_path):
 
 
 def test_a_filter_that_nobody_uses_is_refused(tmp_path):
-    folder = copy('smolvlm', tmp_path)
+    folder = zoo.copy('smolvlm', tmp_path)
     change(folder, 'preprocessor_config.json', resample=5)
     line = refusal(inspect_model, folder)
     assert 'resample is 5' in line and '3 (bicubic)' in line
 
 
 def test_the_template_beside_the_tokenizer_of_older_checkpoints_is_used(tmp_path):
-    folder = copy('qwen2_5_vl', tmp_path)
+    folder = zoo.copy('qwen2_5_vl', tmp_path)
     own = (folder / 'chat_template.jinja').read_text()
     (folder / 'chat_template.jinja').unlink()
     marked = own.replace('assistant\n', 'robot\n')
@@ -347,167 +329,3 @@ def test_the_template_beside_the_tokenizer_of_older_checkpoints_is_used(tmp_path
     prompt = inspect_model(folder).adapter.prompt
     asked = zoo.load('qwen2_5_vl').tokenizer.decode(prompt.question('Where?'))
     assert asked.endswith('<|im_start|>robot\n')
-
-
-# ---- weights
-
-
-def test_a_model_is_ready_for_inference_only():
-    model = load_model(str(zoo.folder('smolvlm')))
-    assert not model.model.training
-    assert not any(parameter.requires_grad for parameter in model.model.parameters())
-    assert model.device.type == ('cuda' if torch.cuda.is_available() else 'cpu')
-    assert next(model.model.parameters()).device.type == model.device.type
-
-
-@pytest.mark.parametrize('stored, wanted, loaded', [
-    ('float32', 'auto', torch.float32),
-    ('bfloat16', 'auto', torch.bfloat16),
-    ('float16', 'auto', torch.float32),
-    ('bfloat16', 'float32', torch.float32),
-    ('float32', torch.bfloat16, torch.bfloat16),
-])
-def test_weights_have_the_type_of_the_checkpoint_or_the_one_asked_for(
-        tmp_path, stored, wanted, loaded):
-    folder = copy('llava_onevision', tmp_path)
-    weights = zoo.plain('llava_onevision', dtype=stored)
-    weights.save_pretrained(folder)
-    model = load_model(folder, device='cpu', dtype=wanted)
-    assert model.dtype == loaded
-    assert {parameter.dtype for parameter in model.model.parameters()} == {loaded}
-    chunk = encode(model, zoo.picture(0))
-    assert chunk.features['video'].pooler_output.dtype == loaded
-
-
-def test_float16_stays_on_a_gpu():
-    config = transformers.LlamaConfig(dtype='float16')
-    assert pick_dtype(config, 'auto', torch.device('cuda')) == torch.float16
-
-
-@pytest.mark.parametrize('options, words', [
-    ({'dtype': 'int8'}, "'int8'"), ({'dtype': 'half of it'}, "'half of it'"),
-    ({'device': 'gpu'}, "'gpu'"), ({'device': 'cuda:99'}, "'cuda:99'")])
-def test_an_unknown_device_or_type_is_refused(options, words):
-    line = refusal(load_model, zoo.folder('llama'), **options)
-    assert words in line and "'auto'" in line
-
-
-def test_sharded_weights_are_loaded(tmp_path):
-    folder = copy('qwen3_vl', tmp_path)
-    os.remove(folder / 'model.safetensors')
-    plain = zoo.plain('qwen3_vl')
-    plain.save_pretrained(folder, max_shard_size='200KB')
-    assert len(list(folder.glob('*.safetensors'))) > 2
-    model = load_model(folder, device='cpu')
-    theirs = plain.state_dict()
-    for name, weights in model.model.state_dict().items():
-        assert weights.equal(theirs[name])
-
-
-def test_missing_weights_are_refused(tmp_path):
-    from safetensors.torch import load_file, save_file
-    folder = copy('llama', tmp_path)
-    weights = load_file(folder / 'model.safetensors')
-    weights.pop('model.layers.1.mlp.up_proj.weight')
-    save_file(weights, folder / 'model.safetensors', metadata={'format': 'pt'})
-    line = refusal(load_model, folder, device='cpu')
-    assert '1 missing' in line and 'model.layers.1.mlp.up_proj.weight' in line
-
-
-def test_torn_weights_are_refused(tmp_path):
-    folder = copy('llama', tmp_path)
-    path = folder / 'model.safetensors'
-    path.write_bytes(path.read_bytes()[:10_000])
-    assert 'load the weights' in refusal(load_model, folder, device='cpu')
-
-
-def test_loading_says_what_it_does():
-    lines = []
-    load_model(zoo.folder('llama'), device='cpu', progress=lines.append)
-    assert len(lines) == 2 and str(zoo.folder('llama')) in lines[0] and 'weights' in lines[1]
-
-
-def test_a_missing_shard_is_named_before_any_is_read(tmp_path, monkeypatch):
-    folder = copy('qwen3_vl', tmp_path)
-    os.remove(folder / 'model.safetensors')
-    zoo.plain('qwen3_vl').save_pretrained(folder, max_shard_size='200KB')
-    shards = sorted(path.name for path in folder.glob('*.safetensors'))
-    os.remove(folder / shards[1])
-    monkeypatch.setattr(transformers.AutoModelForImageTextToText, 'from_pretrained', None)
-    line = refusal(load_model, folder, device='cpu')
-    assert f'({shards[1]} is missing, 1 of {len(shards)} weight files)' in line
-    assert 'complete Hugging Face checkpoint' in line
-
-
-def test_progress_is_told_in_lines(capfd):
-    lines = []
-    load_model(zoo.folder('llama'), device='cpu', progress=lines.append)
-    assert 'reading config' in lines[0] and 'as float32 onto cpu' in lines[1]
-    assert lines[2:] == [f'loading weights: {percent} %' for percent in range(10, 101, 10)]
-    assert capfd.readouterr().err == ''
-
-
-def test_a_folder_is_loaded_without_asking_the_network(tmp_path):
-    """In a process of its own, where any connection is an error and nothing says offline."""
-    program = (
-        'import socket, sys\n'
-        'def connect(*args): raise AssertionError("network")\n'
-        'socket.socket.connect = socket.getaddrinfo = connect\n'
-        'from infmllm_ros.engine import load_model\n'
-        'print(load_model(sys.argv[1], device="cpu").device)\n')
-    environment = {k: v for k, v in os.environ.items() if not k.startswith('HF_HUB_OFFLINE')}
-    done = subprocess.run(
-        [sys.executable, '-c', program, zoo.folder('smolvlm')], env=environment,
-        capture_output=True, text=True)
-    assert done.stdout == 'cpu\n', done.stderr
-
-
-class Moved(Exception):
-    """A model was moved that must lie where it was loaded."""
-
-
-def loaded_with(monkeypatch, place=None):
-    """Note the options of `from_pretrained`, without the packages that they need."""
-    seen, load = {}, transformers.AutoModelForCausalLM.from_pretrained
-
-    def spy(*args, **options):
-        seen.update(options)
-        for name in ('device_map', 'quantization_config'):
-            options.pop(name, None)
-        vars(options['config']).pop('quantization_config', None)
-        model, report = load(*args, **options)
-        if place:
-            model.model.layers[1].to(place)
-        monkeypatch.setattr(model, 'to', lambda device: (_ for _ in ()).throw(Moved))
-        return model, report
-
-    monkeypatch.setattr(transformers.AutoModelForCausalLM, 'from_pretrained', spy)
-    return seen
-
-
-def test_quantised_weights_are_loaded_where_they_are_to_stay(monkeypatch):
-    seen = loaded_with(monkeypatch)
-    model = load_model(zoo.folder('llama'), device='cpu', quantization_config='as it came')
-    assert seen['quantization_config'] == 'as it came'
-    assert seen['device_map'] == {'': torch.device('cpu')} and model.device.type == 'cpu'
-    with pytest.raises(Moved):
-        load_model(zoo.folder('llama'), device='cpu')
-
-
-def test_a_checkpoint_that_is_quantised_says_so_itself(monkeypatch):
-    seen = loaded_with(monkeypatch)
-    spec = inspect_model(zoo.folder('llama'))
-    spec.config.quantization_config = {'quant_method': 'fp8'}
-    load_model(spec, device='cpu')
-    assert seen['device_map'] == {'': torch.device('cpu')}
-
-
-def test_a_model_spread_over_devices_is_refused(monkeypatch):
-    assert loaded_with(monkeypatch, 'meta') == {}
-    line = refusal(load_model, zoo.folder('llama'), device_map='auto')
-    assert 'spread over cpu, meta' in line and 'one device' in line
-
-
-@pytest.mark.skipif(find_spec('accelerate') is not None, reason='accelerate is installed')
-def test_options_that_need_a_package_name_it():
-    assert 'accelerate' in refusal(load_model, zoo.folder('llama'), device_map='auto')

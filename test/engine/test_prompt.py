@@ -61,6 +61,8 @@ def chat(family, system, *turns, media=()):
         parts = [{'type': kind} for kind in shown] + [{'type': 'text', 'text': text}]
         return parts if family in MEDIA else text
 
+    if family == 'mistral' and system:      # no such role; the template's space stays by the turn
+        system, turns = '', (f'{system}\n\n {turns[0]}', *turns[1:])
     start = [{'role': 'system', 'content': content(system)}] if system else []
     roles = ('user', 'assistant')
     return start + [
@@ -186,7 +188,7 @@ def test_a_choice_is_tokenized_as_it_follows_the_question(family):
     # these open differently with frames
     if family not in ('smolvlm', 'idefics3', 'llava_onevision'):
         assert joint == expected[:len(joint)]
-    answer = ' yes' if family in ('smolvlm', 'idefics3') else 'yes'
+    answer = ' yes' if family in ('smolvlm', 'idefics3', 'mistral') else 'yes'
     assert tokenizer.decode(own.choice('yes')) == answer
     assert own.choice('yes').tolist() == ids(tokenizer, answer)
 
@@ -236,7 +238,7 @@ def test_an_answer_stops_at_the_end_of_the_turn_and_of_the_text(family):
     tokenizer = tokens(family)
     end = {'llama': '<|eot_id|>', 'smolvlm': '<end_of_utterance>',
            'idefics3': '<end_of_utterance>', 'gemma3_text': '<end_of_turn>',
-           'gemma3': '<end_of_turn>'}.get(family, '<|im_end|>')
+           'gemma3': '<end_of_turn>', 'mistral': '</s>'}.get(family, '<|im_end|>')
     assert prompt(family).stop_ids == {
         tokenizer.convert_tokens_to_ids(end), tokenizer.pad_token_id}
 

@@ -15,6 +15,7 @@
 """Text decoders of any family: those that rotate are the plain model, the others are refused."""
 
 import json
+from pathlib import Path
 import re
 
 from infmllm_ros.bundled.tiny_text import PLAIN
@@ -25,9 +26,11 @@ import pytest
 from tape import generate_plainly
 import torch
 import transformers
-from zoo import changed, folder, load, ONE_HEAD, plain, session, words
+from zoo import changed, FAMILIES, folder, load, ONE_HEAD, plain, session, words
 
 TOLERANCE = 1e-4
+PAGE = (Path(__file__).parents[2] / 'docs/models.md').read_text()
+OTHERS = [family for family in PLAIN if family not in FAMILIES]     # those are in the matrix
 SHAPE = {
     'vocab_size': 512, 'hidden_size': 64, 'intermediate_size': 128, 'num_hidden_layers': 2,
     'num_attention_heads': 4, 'num_key_value_heads': 4, 'max_position_embeddings': 4096,
@@ -66,7 +69,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize('family', PLAIN)
+@pytest.mark.parametrize('family', OTHERS)
 def test_logits_and_answers_are_those_of_the_plain_model(family):
     model, reference = load(family), plain(family)
     target = session(family, 'saddle', 700, chunk=37)
@@ -85,7 +88,7 @@ def test_logits_and_answers_are_those_of_the_plain_model(family):
     assert list(answer.token_ids) == [i for i in said if i not in stops]
 
 
-@pytest.mark.parametrize('family', PLAIN)
+@pytest.mark.parametrize('family', OTHERS)
 def test_logits_after_evictions_are_those_of_the_kept_tokens(family):
     changes = json.loads(ONE_HEAD)
     if 'sliding_window_pattern' in PLAIN[family]:
@@ -144,6 +147,8 @@ def test_what_cannot_be_streamed_is_refused_before_the_weights_with_the_reason(f
     message = str(refusal.value)
     assert '\n' not in message and repr(family) in message and 'llama' in message
     assert re.search(reason, message), message
+    (shown,) = (row for row in PAGE.splitlines() if row.startswith('| ') and f'`{family}`' in row)
+    assert shown.split('`')[-2] in message
 
 
 def test_a_model_that_sees_without_an_adapter_is_refused(tmp_path):

@@ -24,18 +24,21 @@ import functools
 import inspect
 import json
 from pathlib import Path
+import shutil
 
 from infmllm_ros.bundled.tiny import make_tiny
-from infmllm_ros.engine import load_model, make_policy, StreamingSession
+from infmllm_ros.engine import load_model, make_policy, ModelError, StreamingSession
 import numpy as np
+import pytest
 import torch
 import transformers
 
 SIGHTED = (
     'smolvlm', 'llava_onevision', 'qwen2_5_vl', 'qwen3_vl', 'qwen2_vl', 'idefics3', 'internvl',
     'gemma3', 'lfm2_vl')
-TEXT_ONLY = ('llama', 'qwen2', 'qwen3', 'gemma3_text', 'lfm2', 'qwen3_5_text', 'mistral', 'gpt_neox',
-             'phi3', 'smollm3', 'qwen3_moe', 'ernie4_5')
+TEXT_ONLY = (
+    'llama', 'qwen2', 'qwen3', 'gemma3_text', 'lfm2', 'qwen3_5_text', 'mistral', 'gpt_neox',
+    'phi3', 'smollm3', 'qwen3_moe', 'ernie4_5')
 FAMILIES = SIGHTED + TEXT_ONLY
 
 # name of the row -> (policy, fields); every row is held to invariants 1, 2, 4, 6, 7, 8 and 9
@@ -183,3 +186,16 @@ def buffers(target: StreamingSession) -> dict[tuple, tuple]:
 def holders(target: StreamingSession) -> list[int]:
     """List the layers that hold tokens: all but those that carry a state."""
     return [number for number, layer in enumerate(target.cache.layers) if hasattr(layer, 'slots')]
+
+
+def copy(family, place):
+    """Copy a tiny folder, to change it."""
+    return Path(shutil.copytree(folder(family), place / family))
+
+
+def refusal(call, *args, **kwargs):
+    """Call, and give the one line of the ModelError that must come."""
+    with pytest.raises(ModelError) as caught:
+        call(*args, **kwargs)
+    assert '\n' not in str(caught.value)
+    return str(caught.value)
