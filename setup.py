@@ -52,6 +52,7 @@ setup(
     entry_points={
         'console_scripts': [
             'infmllm_node = infmllm_ros.node.__main__:main',
+            'check = infmllm_ros.engine.check:main',
             'demo = infmllm_ros.demo:main',
         ],
     },

@@ -93,12 +93,12 @@ AttentionInterface.register(NAME, _attention)
 AttentionMaskInterface.register(NAME, _mask)
 
 
-def install(model: nn.Module) -> None:
+def install(model: nn.Module, name: str = NAME) -> None:
     """Let the language model of `model` call our attention; its vision tower keeps its own."""
     if 'text_config' in getattr(model.config, 'sub_configs', {}):
-        model.set_attn_implementation({'text_config': NAME})
+        model.set_attn_implementation({'text_config': name})
     else:
-        model.set_attn_implementation(NAME)
+        model.set_attn_implementation(name)
 
 
 @contextmanager

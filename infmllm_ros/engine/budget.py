@@ -108,6 +108,14 @@ def fixed_bytes(specs: Sequence[LayerSpec], headroom: int, itemsize: int) -> int
         for window in {spec.window for spec in specs if spec.window})
 
 
+def memory_bytes(spec: ModelSpec, policy: Policy, room: Plan, dtype: torch.dtype) -> int:
+    """Count the bytes of all buffers of a session."""
+    layers = layer_specs(spec.config.get_text_config(decoder=True))
+    itemsize = dtype.itemsize
+    return (room.capacity * slot_bytes(layers, policy, itemsize)
+            + fixed_bytes(layers, room.headroom, itemsize))
+
+
 def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, settings: Settings) -> Plan:
     """
     Turn a budget into slots.

@@ -16,8 +16,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from references import Token
 import torch
@@ -113,56 +111,6 @@ def frame_tokens(streaming, chunk, frame: int) -> list[Token]:
 
 def _inside(spans, at: int) -> bool:
     return any(span.start <= at < span.start + span.rows * span.cols for span in spans)
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A frame of a stream: image, seconds since the first one, camera."""
-
-    image: np.ndarray
-    seconds: float = 0.0
-    camera: str = ''
-
-
-def plain_inputs(streaming, parts) -> tuple[dict[str, torch.Tensor], int]:
-    """
-    Write a whole stream as one input of the plain model, pixels and all.
-
-    Parameters
-    ----------
-    streaming : StreamingModel
-    parts : list of torch.Tensor or Shown
-        Token ids and frames, in order.
-
-    Returns
-    -------
-    inputs : dict of torch.Tensor
-    count : int
-        Tokens of the stream. LLaVA-OneVision closes a video with a newline feature, for which a
-        placeholder follows them.
-    """
-    adapter, ids, pixels = streaming.adapter, [], {}
-    for part in parts:
-        if isinstance(part, Shown):
-            ids.append(adapter.encode(
-                streaming.model, part.image, part.seconds, part.camera).ids)
-            for name, value in adapter.pixels(part.image).items():
-                pixels.setdefault(name, []).append(value.to(
-                    streaming.dtype if value.is_floating_point() else value.dtype))
-        else:
-            ids.append(part)
-    whole = torch.cat(ids)
-    count = len(whole)
-    inputs = {name: torch.cat(values, int(values[0].ndim == 5))
-              for name, values in pixels.items()}
-    if 'pixel_values_videos' in inputs:
-        whole = torch.cat([whole, torch.tensor([adapter.placeholder])])
-    inputs['input_ids'] = whole[None]
-    if 'image_grid_thw' in inputs:
-        inputs['mm_token_type_ids'] = (whole[None] == streaming.config.image_token_id).int()
-    elif streaming.adapter.both_ways:   # a frame's tokens see each other
-        inputs['token_type_ids'] = (whole[None] == adapter.placeholder).long()
-    return inputs, count
 
 
 @torch.no_grad()

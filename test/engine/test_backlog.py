@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from infmllm_ros.engine import ContextFull, FlexPrefill, FrameError, ModelError
 from infmllm_ros.engine.models import base
+from infmllm_ros.engine.plain import plain_inputs, Shown
 from infmllm_ros.engine.watching import passes
 from keepers import (
     H2OReference,
@@ -32,7 +33,7 @@ from keepers_video import InfiniPotReference, StreamingVLMReference
 import numpy as np
 import pytest
 from references import logits_plainly, TinyLlama
-from tape import frame_tokens, plain_inputs, Shown, Tape, text_tokens
+from tape import frame_tokens, Tape, text_tokens
 import torch
 import zoo
 from zoo import (

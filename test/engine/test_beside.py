@@ -15,8 +15,8 @@
 """A model serves plainly beside its sessions, and several sessions in turn (invariant 9)."""
 
 from infmllm_ros.engine import load_model, make_policy, StreamingSession
+from infmllm_ros.engine.plain import plain_inputs, Shown
 import pytest
-from tape import plain_inputs, Shown
 import torch
 from zoo import (
     FAMILIES,

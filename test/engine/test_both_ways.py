@@ -14,9 +14,9 @@
 
 """Frames whose tokens attend to each other both ways: Gemma 3."""
 
+from infmllm_ros.engine.plain import plain_inputs, Shown
 import numpy as np
 import pytest
-from tape import plain_inputs, Shown
 import torch
 from zoo import changed, load, ONE_LAYER, picture, plain, session, words
 

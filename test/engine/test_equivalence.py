@@ -14,8 +14,9 @@
 
 """With room for everything, a session is the plain model (invariant 3)."""
 
+from infmllm_ros.engine.plain import plain_inputs, Shown
 import pytest
-from tape import generate_plainly, plain_inputs, Shown, Tape
+from tape import generate_plainly, Tape
 import torch
 import zoo
 from zoo import changed, FAMILIES, load, picture, plain, POLICIES, ROPES, session, words

@@ -26,10 +26,11 @@ from infmllm_ros.engine import (
     StreamingSession,
 )
 from infmllm_ros.engine.layers import layer_specs
+from infmllm_ros.engine.plain import plain_inputs, Shown
 import numpy as np
 import pytest
 from references import TinyLlama
-from tape import generate_plainly, plain_inputs, Shown, Tape, text_tokens
+from tape import generate_plainly, Tape, text_tokens
 import torch
 from zoo import (
     changed,

@@ -61,7 +61,7 @@ def live(family, row, dtype='float32', changes=None):
 @pytest.mark.parametrize('family', FAMILIES)
 def test_logits_after_evictions_are_those_of_the_kept_tokens_alone(family, row):
     target, stream, changes = live(family, row)
-    assert row == 'full' or target.stats().evictions >= 3
+    assert row == 'full' or target.stats().evictions >= 2
     kept = [stream[index] for index in target.kept(0)[0].tolist()]
     stats = target.stats()
     assert stats.tokens == len(kept) == stats.tokens_seen - stats.tokens_evicted

@@ -188,12 +188,12 @@ def holders(target: StreamingSession) -> list[int]:
     return [number for number, layer in enumerate(target.cache.layers) if hasattr(layer, 'slots')]
 
 
-def copy(family, place):
+def copy(family: str, place: Path, changes: str = '') -> Path:
     """Copy a tiny folder, to change it."""
-    return Path(shutil.copytree(folder(family), place / family))
+    return Path(shutil.copytree(folder(family, changes), place / family))
 
 
-def refusal(call, *args, **kwargs):
+def refusal(call, *args, **kwargs) -> str:
     """Call, and give the one line of the ModelError that must come."""
     with pytest.raises(ModelError) as caught:
         call(*args, **kwargs)

@@ -35,7 +35,7 @@ from ..layers import layer_specs
 from ..rope import find_rotary, RopeMap
 
 
-def examine(config: Any) -> None:
+def examine(config: Any) -> RopeMap:
     """
     Refuse a language model whose attention a bounded memory would change.
 
@@ -43,6 +43,11 @@ def examine(config: Any) -> None:
     ----------
     config : transformers.PreTrainedConfig
         The text config.
+
+    Returns
+    -------
+    RopeMap
+        The rotations of the first layers, as many as show every kind.
 
     Raises
     ------
@@ -54,7 +59,7 @@ def examine(config: Any) -> None:
     try:
         layer_specs(config)
         # the probe sets which attention is called, in the config too
-        RopeMap(_stand_in(deepcopy(config)))
+        return RopeMap(_stand_in(deepcopy(config)))
     except ModelError:
         raise
     except Exception as error:      # whatever a model that is built in another way may raise

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,18 @@ class ModelSpec:
         if 'llama_4_scaling_beta' in rope:      # Ministral 3 stretches queries beyond this length
             return rope['original_max_position_embeddings']
         return text.max_position_embeddings
+
+    @property
+    def auto(self) -> type:
+        """Give the class of transformers that loads it."""
+        return (transformers.AutoModelForImageTextToText if self.adapter.sees
+                else transformers.AutoModelForCausalLM)
+
+    def count_parameters(self) -> int:
+        """Count the weights, tied ones once."""
+        with torch.device('meta'), quiet():     # the shapes alone
+            model = self.auto.from_config(deepcopy(self.config))
+        return sum(weight.numel() for weight in model.parameters())
 
 
 @dataclass(eq=False)
@@ -213,15 +226,12 @@ def load_model(
     device = pick_device(device)
     dtype = pick_dtype(spec.config, dtype, device)
     source = Source(spec.name)
-    auto = transformers.AutoModelForImageTextToText
-    if not spec.adapter.sees:
-        auto = transformers.AutoModelForCausalLM
     say(f'loading weights of {spec.name} as {str(dtype).removeprefix("torch.")} onto {device}')
     source.fetch_weights()
     if options.get('quantization_config') or getattr(spec.config, 'quantization_config', None):
         options.setdefault('device_map', {'': device})      # quantised weights cannot be moved
     with source.errors_as_model_error('load the weights of'), quiet(), spoken(say):
-        model, report = auto.from_pretrained(
+        model, report = spec.auto.from_pretrained(
             spec.source,
             config=spec.config,
             dtype=dtype,
