@@ -111,9 +111,8 @@ def fixed_bytes(specs: Sequence[LayerSpec], headroom: int, itemsize: int) -> int
 def memory_bytes(spec: ModelSpec, policy: Policy, room: Plan, dtype: torch.dtype) -> int:
     """Count the bytes of all buffers of a session."""
     layers = layer_specs(spec.config.get_text_config(decoder=True))
-    itemsize = dtype.itemsize
-    return (room.capacity * slot_bytes(layers, policy, itemsize)
-            + fixed_bytes(layers, room.headroom, itemsize))
+    return (room.capacity * slot_bytes(layers, policy, dtype.itemsize)
+            + fixed_bytes(layers, room.headroom, dtype.itemsize))
 
 
 def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, settings: Settings) -> Plan:

@@ -86,7 +86,8 @@ class Comparison:
             raise EngineError(
                 f"rounding alone moves the plain model's logits by {self.limit / 4:.1e}, so "
                 'nothing can be said: check it with --dtype float32')
-        if self.difference > self.limit or self.gap > 2 * self.limit:
+        # so written, because overflow makes logits that are no numbers and compare as false
+        if not (self.difference <= self.limit and self.gap <= 2 * self.limit):
             raise EngineError(
                 f'a session is not the plain model: logits differ by {self.difference:.1e} '
                 f'(limit {self.limit:.1e}), and so do {self.tokens - self.equal} of {self.tokens} '
@@ -199,7 +200,7 @@ def _rotation(config: Any, rope: RopeMap) -> str:
     fields = getattr(config, 'rope_parameters', None) or {}
     tables = [fields] if 'rope_type' in fields else [
         table for table in fields.values() if isinstance(table, dict)]
-    scaling = ' and '.join(dict.fromkeys(table.get('rope_type') for table in tables))
+    scaling = ' and '.join(dict.fromkeys(table.get('rope_type', 'default') for table in tables))
     channels = sorted({table.cos.shape[1] for table in rope.tables(1, torch.float32)})
     kinds = ' and '.join(dict.fromkeys(layer.kind for layer in rope.layers.values()))
     size = max(layer.size for layer in layer_specs(config))

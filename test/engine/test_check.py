@@ -125,6 +125,7 @@ def test_a_session_that_is_not_the_plain_model_is_found_out(dtype, capsys, monke
 
 @pytest.mark.parametrize(('findings', 'told'), [
     ({'limit': 4.0}, '--dtype float32'),
+    ({'difference': float('nan')}, 'differ by nan'),
     ({'difference': 0.2}, r'differ by 2.0e-01 \(limit 1.0e-01'),
     ({'gap': 0.3, 'equal': 15}, '1 of 16 tokens')])
 def test_a_difference_beyond_rounding_and_rounding_beyond_reason_are_refused(findings, told):
