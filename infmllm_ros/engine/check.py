@@ -189,7 +189,7 @@ def describe(spec: ModelSpec, rope: RopeMap) -> Iterator[tuple[str, str]]:
         for layer in layers)
     yield 'layers', f'{len(layers)}: ' + ', '.join(f'{n} {kind}' for kind, n in kinds.items())
     if not spec.adapter.sees:
-        yield 'frame', 'none: it reads text only'
+        yield 'frame', 'none: it reads text only, for sessions without the node'
         return
     yield 'frame', (f'{_frame_tokens(spec)} tokens for {VIEW[1]} x {VIEW[0]} pixels, at most '
                     f'{spec.adapter.frame_tokens}')
