@@ -22,8 +22,9 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / 'infmllm_ros'
-ROS = {'rclpy', 'std_msgs', 'std_srvs', 'sensor_msgs', 'diagnostic_msgs', 'infmllm_msgs',
-       'rcl_interfaces', 'lifecycle_msgs', 'builtin_interfaces', 'cv_bridge', 'ament_index_python'}
+ROS = {'rclpy', 'std_msgs', 'std_srvs', 'sensor_msgs', 'geometry_msgs', 'nav_msgs', 'tf2_ros',
+       'diagnostic_msgs', 'infmllm_msgs', 'rcl_interfaces', 'lifecycle_msgs', 'builtin_interfaces',
+       'cv_bridge', 'ament_index_python'}
 # what each part may never import, by the first words of the module's full name
 FORBIDDEN = {
     'engine': ROS | {'infmllm_ros.node', 'infmllm_ros.replay', 'infmllm_ros.demo',
@@ -42,6 +43,7 @@ FORBIDDEN = {
     'engine/positions.py': {'infmllm_ros.engine.cache', 'infmllm_ros.engine.session'},
     'engine/cache.py': {'infmllm_ros.engine.session', 'infmllm_ros.engine.policies'},
     'engine/decode.py': {'infmllm_ros.engine.session', 'infmllm_ros.engine.cache'},
+    'navigation': ROS | {'infmllm_ros.node', 'infmllm_ros.engine', 'torch'},
     'images.py': ROS - {'cv_bridge'} | {'infmllm_ros.node', 'infmllm_ros.engine'},
 }
 

@@ -35,6 +35,7 @@ KEYS = {
     'numpy': 'python3-numpy',
     'rosbags': 'python3-rosbags-pip',
     'safetensors': None,
+    'tf2_ros': 'tf2_ros_py',
     'tokenizers': None,
     'torch': 'python3-pytorch-pip',
     'transformers': 'python3-transformers-pip',

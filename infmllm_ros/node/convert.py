@@ -63,7 +63,8 @@ def answer_message(question: Question, outcome: Outcome, max_chars: int) -> Answ
     message = Answer(
         header=header(question.seen), id=question.id[:MAX_ID],
         question=text if len(text) <= max_chars else text[:max_chars] + '...',
-        status=int(outcome.status), message=outcome.message, latency=question.latency, choice=-1,
+        context=question.context, status=int(outcome.status), message=outcome.message,
+        latency=question.latency, choice=-1,
         choices=list(question.choices) if sum(map(len, question.choices)) <= max_chars else [],
         camera=question.seen.camera if question.seen else '')
     answer = outcome.answer

@@ -21,6 +21,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from infmllm_ros.engine import Stats
 from infmllm_ros.node.camera import CameraInput
+from infmllm_ros.node.navigation import NavigationInput
 from infmllm_ros.node.worker import Health
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -63,6 +64,14 @@ def camera_status(camera: CameraInput | None, silent: str, bad_image: str,
     if bad_image:
         return status('image input', WARN, f'image dropped: {bad_image}', **values)
     return status('image input', OK, 'images come', **values)
+
+
+def navigation_status(navigation: NavigationInput | None) -> list[DiagnosticStatus]:
+    """Report the navigation context, where it is wanted: why there is none, if so."""
+    if navigation is None:
+        return []
+    reason = navigation.reason
+    return [status('navigation', WARN if reason else OK, reason or 'path and odometry are usable')]
 
 
 def memory_status(stats: Stats | None, policy: str) -> DiagnosticStatus:

@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 import time
 import traceback
 from typing import Any
@@ -26,10 +26,11 @@ from diagnostic_msgs.msg import DiagnosticArray
 from infmllm_msgs.msg import Answer, AnswerChunk, CacheStats, Query
 from infmllm_ros import images
 from infmllm_ros.engine import EngineError
-from infmllm_ros.node import convert, diagnostics, parameters
+from infmllm_ros.node import convert, diagnostics, parameters, waiting
 from infmllm_ros.node.camera import CameraInput
 from infmllm_ros.node.loading import open_session
 from infmllm_ros.node.mailbox import Frame
+from infmllm_ros.node.navigation import NavigationInput
 from infmllm_ros.node.parameters import ParameterError, Settings
 from infmllm_ros.node.worker import Outcome, Question, Status, Worker
 from rcl_interfaces.msg import SetParametersResult
@@ -43,10 +44,6 @@ from std_srvs.srv import Trigger
 
 PATIENCE = 10.0  # [s] longest wait for the running job in deactivate and cleanup
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
-
-
-class _ShuttingDown(Exception):
-    """The process was told to end while a callback waited."""
 
 
 def one_line(error: BaseException) -> str:
@@ -84,6 +81,7 @@ class InfmllmNode(LifecycleNode):
         self._worker: Worker | None = None
         self._ending: list[Worker] = []  # told to stop while a job ran
         self._camera: CameraInput | None = None
+        self._navigation: NavigationInput | None = None
         self._stats_timer: Any = None
         self._age_ms = 0.0  # of the newest frame when it had been observed
         self._bad_image = ('', -float('inf'))  # why the last one was dropped, and when
@@ -143,27 +141,17 @@ class InfmllmNode(LifecycleNode):
             settings = self._settings = parameters.snapshot(self)
             self._worker = Worker(self)
             self._apply_live()
-            self._finish(self._worker.load(
-                lambda: open_session(settings, self.get_logger().info)))
+            waiting.finish(self._worker.load(
+                lambda: open_session(settings, self.get_logger().info)),
+                self.context.ok, self._on_diagnostics)
         except Exception as error:
             self._give_up(error)
             return FAILURE
         self._state = 'inactive'
         return super().on_configure(state)
 
-    def _finish(self, job: Future) -> None:
-        """Wait for a job of the worker; diagnostics go on meanwhile, and signals count."""
-        told = time.monotonic()
-        while self.context.ok():
-            if wait([job], timeout=0.05).done:
-                return job.result()
-            if time.monotonic() - told > 1.0:
-                told = time.monotonic()
-                self._on_diagnostics()
-        raise _ShuttingDown
-
     def _give_up(self, error: Exception) -> None:
-        if not isinstance(error, _ShuttingDown):
+        if not isinstance(error, waiting.ShuttingDown):
             self._error = one_line(error)
             self.get_logger().error(f'configure failed: {self._error}')
             self.get_logger().debug(traceback.format_exc())
@@ -175,6 +163,8 @@ class InfmllmNode(LifecycleNode):
             settings = self._settings
             self._camera = CameraInput(self, settings.camera, settings.image_transport,
                                        self._worker.offer)
+            if settings.nav_fields['enabled']:
+                self._navigation = NavigationInput(self, settings.nav_fields, self._steady)
             self._stats_timer = self.create_timer(
                 settings.stats_period, self._on_stats, clock=self._steady)
         except Exception as error:  # rclpy would swallow it
@@ -213,9 +203,11 @@ class InfmllmNode(LifecycleNode):
         return SUCCESS
 
     def _close_inputs(self) -> None:
-        if self._camera is not None:
-            self._camera.close()
-            self._camera = None
+        camera, navigation, self._camera, self._navigation = (
+            self._camera, self._navigation, None, None)
+        for part in (camera, navigation):
+            if part is not None:
+                part.close()
         if self._stats_timer is not None:
             self.destroy_timer(self._stats_timer)
             self._stats_timer = None
@@ -229,16 +221,12 @@ class InfmllmNode(LifecycleNode):
             self._worker = None
 
     def _wait_for_worker(self, waits: Callable[[float], bool]) -> bool:
-        """Wait in short steps, as a signal may come meanwhile; False when the job still runs."""
-        end = time.monotonic() + PATIENCE
-        while not waits(0.05):
-            if not self.context.ok():
-                return False
-            if time.monotonic() > end:
-                self.get_logger().warning(
-                    f'the model is still at work after {PATIENCE:.0f} s: not waiting for it')
-                return False
-        return True
+        """Wait for the running job; False when it still runs."""
+        done = waiting.succeeds(waits, self.context.ok, PATIENCE)
+        if not done and self.context.ok():
+            self.get_logger().warning(
+                f'the model is still at work after {PATIENCE:.0f} s: not waiting for it')
+        return done
 
     def close(self, timeout: float) -> bool:
         """End the worker; False when it is still at work after `timeout` seconds."""
@@ -363,6 +351,11 @@ class InfmllmNode(LifecycleNode):
         """Note how old a frame is when the model has seen it."""
         self._age_ms = (self.get_clock().now().nanoseconds - frame.stamp_ns) / 1e6
 
+    def context(self) -> str:
+        """Tell where the path leads."""
+        navigation = self._navigation
+        return navigation.context() if navigation else ''
+
     def bad_image(self, frame: Frame, reason: str) -> None:
         """Report an image that was dropped."""
         self._bad_image = (reason, time.monotonic())
@@ -417,4 +410,5 @@ class InfmllmNode(LifecycleNode):
                 diagnostics.camera_status(self._camera, silent, bad_image, health),
                 diagnostics.memory_status(health.stats if health else None,
                                           self._value('policy')),
+                *diagnostics.navigation_status(self._navigation),
                 diagnostics.worker_status(health)]))

@@ -23,106 +23,22 @@ prints.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import field, fields, make_dataclass
 from difflib import get_close_matches
 import textwrap
 from typing import Any
 
 from infmllm_ros.engine import FlexPrefill, POLICIES
-
-START = 'start'  # read once, when the process starts
-CONFIGURE = 'configure'  # read by configure: may change while the node is unconfigured
-LIVE = 'live'  # may change at any time
-
-_CHANGES = {
-    START: 'Fixed when the process starts.',
-    CONFIGURE: 'Read by configure: clean the node up before changing it.',
-    LIVE: 'May be changed while the node runs.',
-}
-_KINDS = {bool: 'bool', int: 'integer', float: 'double', str: 'string'}
-
-
-class ParameterError(ValueError):
-    """A parameter of the wrong type or out of its range; one line: value, limit, remedy."""
-
-
-@dataclass(frozen=True)
-class Option:
-    """
-    One parameter.
-
-    Parameters
-    ----------
-    name : str
-        Its name; a policy's field is ``<policy>.<field>``.
-    default : bool, int, float or str
-        Its default; the type of the parameter is that of its default.
-    description : str
-        What it means, with its unit.
-    low, high : int or float, optional
-        Smallest and largest value allowed.
-    choices : tuple of str
-        The values allowed of a string; empty = any.
-    changes : str
-        When a new value counts: `START`, `CONFIGURE` or `LIVE`.
-    """
-
-    name: str
-    default: bool | int | float | str
-    description: str
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-    changes: str = CONFIGURE
-
-    @property
-    def kind(self) -> str:
-        """Name the type as ROS does."""
-        return _KINDS[type(self.default)]
-
-    @property
-    def limit(self) -> str:
-        """Say which values are allowed; empty where the type is the only limit."""
-        if self.choices:
-            return 'one of ' + ', '.join(self.choices)
-        if self.low is not None and self.high is not None:
-            return f'{self.low} to {self.high}'
-        if self.low is not None:
-            return f'{self.low} or more'
-        return f'{self.high} or less' if self.high is not None else ''
-
-    def problem(self, value: Any) -> str:
-        """Say what is wrong with a value and what to do, in one line; empty when it is right."""
-        example = _yaml(self.default)
-        if type(value) is not type(self.default):
-            kind = _KINDS.get(type(value), 'array')
-            if kind == 'integer' and self.kind == 'double':
-                example = float(value)
-            return (f'parameter {self.name} is {_short(value)}, of type {kind}, but must be of '
-                    f'type {self.kind}: write it like {example}')
-        too_low = self.low is not None and value < self.low
-        too_high = self.high is not None and value > self.high
-        if too_low or too_high or value != value:
-            return (f'parameter {self.name} is {_short(value)}, but must be {self.limit}: '
-                    f'choose a value in that range, the default is {example}')
-        if self.choices and value not in self.choices:
-            return (f'parameter {self.name} is {_short(value)}, but must be {self.limit}: '
-                    f'choose one of them, the default is {example}')
-        return ''
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + '...'
-
-
-def _yaml(value: Any) -> str:
-    if isinstance(value, bool):
-        return 'true' if value else 'false'
-    if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
-    return repr(value)
-
+from infmllm_ros.navigation import Rules
+from infmllm_ros.node.option import (
+    CHANGES,
+    CONFIGURE,
+    LIVE,
+    Option,
+    ParameterError,
+    START,
+    yaml_text,
+)
 
 PREFILLS = ('dense', FlexPrefill.name)
 _OPTIONS = (
@@ -184,6 +100,28 @@ _OPTIONS = (
            'it starts; false leaves that to a lifecycle manager. The launch file sets it.',
            changes=START),
 )
+_NAVIGATION = (
+    Option('nav.enabled', False, 'Whether each question gets the navigation context: `path` '
+           '(nav_msgs/Path) and `odom` (nav_msgs/Odometry) as points and maneuvers ahead. It '
+           'takes about 150 tokens of max_question_tokens.'),
+    Option('nav.spacing', Rules.spacing, '[m] Along the path from one point to the next, and the '
+           'scale of the maneuvers; indoors some 0.5.', 0.01, 1000.0),
+    Option('nav.points', Rules.points, '[points] How many of them; fewer where the path ends.',
+           1, 100),
+    Option('nav.keep', Rules.keep, '[degrees] A maneuver is where the path turns by this or more '
+           'within one spacing; below nav.turn in all it is a keep left or right.', 1.0, 180.0),
+    Option('nav.turn', Rules.turn, '[degrees] Least change of heading in a turn left or right.',
+           1.0, 180.0),
+    Option('nav.u_turn', Rules.u_turn, '[degrees] Least change of heading in a U-turn.',
+           1.0, 180.0),
+    Option('nav.max_offset', Rules.max_offset, '[m] Distance of the robot from the path beyond '
+           'which the path is left out; indoors some 1.0.', 0.01, 10000.0),
+    Option('nav.timeout', 2.0, '[s] Oldest odometry, and transform, to use, by stamp and the '
+           "node's clock.", 0.01, 3600.0),
+    Option('nav.path_timeout', 10.0, '[s] Oldest path to use; 0.0 = it holds until the next one '
+           'comes, for a path that is published once.', 0.0, 86400.0),
+    Option('nav.period', 0.5, '[s] Time between two messages on `maneuver`.', 0.02, 60.0),
+)
 
 
 _GROUPS: dict[str, type] = {**POLICIES, FlexPrefill.name: FlexPrefill}
@@ -198,11 +136,12 @@ def group_options() -> tuple[Option, ...]:
         for name, group in _GROUPS.items() for f in fields(group) if f.name != 'budget')
 
 
-TABLE: dict[str, Option] = {o.name: o for o in (*_OPTIONS, *group_options())}
+TABLE: dict[str, Option] = {o.name: o for o in (*_OPTIONS, *_NAVIGATION, *group_options())}
 
 Settings = make_dataclass(
     'Settings',
     [*((o.name, type(o.default), o.default) for o in _OPTIONS),
+     ('nav_fields', dict, field(default_factory=dict)),
      ('policy_fields', dict, field(default_factory=dict)),
      ('flex_fields', dict, field(default_factory=dict))],
     frozen=True)
@@ -237,7 +176,7 @@ def _descriptor(option: Option, dynamic: bool = False) -> Any:
         name=option.name, description=option.description,
         additional_constraints=' '.join(
             part for part in (option.limit and f'Allowed: {option.limit}.',
-                              _CHANGES[option.changes]) if part),
+                              CHANGES[option.changes]) if part),
         read_only=option.changes == START, dynamic_typing=dynamic)
     if dynamic or isinstance(option.default, (bool, str)):
         return descriptor
@@ -287,6 +226,10 @@ def check(node: Any) -> None:
         problem = option.problem(node.get_parameter(option.name).value)
         if problem:
             raise ParameterError(problem)
+    try:
+        Rules(**{f.name: node.get_parameter(f'nav.{f.name}').value for f in fields(Rules)})
+    except ValueError as error:
+        raise ParameterError(str(error)) from None
 
 
 def snapshot(node: Any) -> Settings:
@@ -298,7 +241,7 @@ def snapshot(node: Any) -> Settings:
                 if key.startswith(name + '.')}
 
     return Settings(
-        **{o.name: values[o.name] for o in _OPTIONS},
+        **{o.name: values[o.name] for o in _OPTIONS}, nav_fields=group('nav'),
         policy_fields=group(values['policy']), flex_fields=group(FlexPrefill.name))
 
 
@@ -331,6 +274,10 @@ def render() -> str:
     lines = [_HEAD]
     for option in _OPTIONS:
         lines += ['', *_entry(option, option.name, ' ' * 4)]
+    lines += ['', '    # Navigation context: where the path leads, told with each question.',
+              '    nav:']
+    for option in _NAVIGATION:
+        lines += _entry(option, option.name.removeprefix('nav.'), ' ' * 6)
     for name, group in _GROUPS.items():
         options = [o for o in group_options() if o.name.startswith(name + '.')]
         if options:
@@ -347,10 +294,10 @@ def _entry(option: Option, name: str, indent: str) -> list[str]:
     if option.limit:
         about.append(f'Allowed: {option.limit}.')
     if option.changes != CONFIGURE:
-        about.append(_CHANGES[option.changes])
+        about.append(CHANGES[option.changes])
     comment = textwrap.wrap(' '.join(about), 98, initial_indent=indent + '# ',
                             subsequent_indent=indent + '# ', break_on_hyphens=False)
-    return [*comment, f'{indent}{name}: {_yaml(option.default)}']
+    return [*comment, f'{indent}{name}: {yaml_text(option.default)}']
 
 
 if __name__ == '__main__':

@@ -69,6 +69,7 @@ class Question:
     id: str = ''  # noqa: A003
     choices: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
+    context: str = ''  # what the listener put before it, when its turn came
     arrived: float = field(default_factory=time.monotonic)  # [s]
     cancelled: bool = False
     pieces: int = 0  # of its answer, sent so far
@@ -94,6 +95,9 @@ class Listener(Protocol):
 
     def decode(self, message: Any) -> Any:
         """Decode an image message to uint8 [H, W, 3] RGB; ValueError says why it cannot."""
+
+    def context(self) -> str:
+        """Say what to put before a question whose turn it is; empty for nothing."""
 
     def observed(self, frame: Frame) -> None:
         """Take note of a frame that the model has seen."""
@@ -355,10 +359,11 @@ class Worker:
                 self._observe()
             except Exception as error:  # a frame that fails takes no question with it
                 self._fail('frame', error)
-            question.seen = self._newest
+            question.seen, question.context = self._newest, self._listener.context()
             outcome = self._outcome(question)
         except QuestionError as error:
-            outcome = Outcome(Status.BAD_QUERY, str(error))
+            note = '; navigation context is counted' if question.context else ''
+            outcome = Outcome(Status.BAD_QUERY, f'{error}{note}')
         except Exception as error:
             self._fail('question', error)
             outcome = Outcome(Status.FAILED, f'{type(error).__name__}: {error}')
@@ -372,8 +377,8 @@ class Worker:
         if question.choices:
             settings = {k: v for k, v in question.settings.items() if k == 'remember'}
             return Outcome(Status.OK, answer=self._session.answer(
-                question.text, choices=list(question.choices), **settings))
-        asking = self._session.ask(question.text, **question.settings)
+                question.context + question.text, choices=list(question.choices), **settings))
+        asking = self._session.ask(question.context + question.text, **question.settings)
         with self._wake:
             self._asking = asking
             if question.cancelled:

@@ -99,7 +99,7 @@ class Listener:
 
     def __init__(self):
         self.pieces, self.outcomes, self.bad, self.failures = [], {}, [], []
-        self.seen = []
+        self.seen, self.heading = [], ''
         self.news = threading.Condition()
 
     def _note(self, change):
@@ -115,6 +115,9 @@ class Listener:
         if message is None:
             raise ValueError('no pixels')
         return message
+
+    def context(self):
+        return self.heading
 
     def observed(self, frame):
         self._note(lambda: self.seen.append(frame.message))
@@ -205,6 +208,18 @@ def test_a_question_sees_the_frame_that_waits_and_then_comes_first(worker, sessi
     assert listener.outcome(question).answer.stamp_ns == 2
     assert [name for name, *_ in session.calls] == ['observe', 'observe', 'ask']
     assert question.seen.message == 'waiting'
+
+
+def test_the_context_of_the_moment_is_put_before_a_question_that_had_to_wait(
+        worker, session, listener):
+    listener.heading = 'Old. '
+    hold(worker, session, listener)
+    question = ask(worker, 'where to?')
+    listener.heading = 'Turn left. '
+    session.gate.set()
+    listener.outcome(question)
+    assert session.calls[-1] == ('ask', 'Turn left. where to?')
+    assert (question.context, question.text) == ('Turn left. ', 'where to?')
 
 
 def test_frames_wait_for_the_frame_interval(worker, session, listener):
