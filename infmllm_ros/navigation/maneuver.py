@@ -65,7 +65,7 @@ class Maneuvers:
 def classify(angle: float, rules: Rules) -> Action:
     """Name a change of heading in radians, positive to the left; NONE when it is too small."""
     size = abs(math.degrees(angle)) + 1e-6
-    if size >= rules.u_turn:
+    if rules.u_turn <= size <= 360 - rules.u_turn:  # a full loop, as of a clover leaf, is none
         return Action.U_TURN
     if size >= rules.turn:
         return Action.TURN_LEFT if angle > 0 else Action.TURN_RIGHT

@@ -351,7 +351,7 @@ class InfmllmNode(LifecycleNode):
         """Note how old a frame is when the model has seen it."""
         self._age_ms = (self.get_clock().now().nanoseconds - frame.stamp_ns) / 1e6
 
-    def context(self) -> str:
+    def preface(self) -> str:
         """Tell where the path leads."""
         navigation = self._navigation
         return navigation.context() if navigation else ''

@@ -103,7 +103,7 @@ _OPTIONS = (
 _NAVIGATION = (
     Option('nav.enabled', False, 'Whether each question gets the navigation context: `path` '
            '(nav_msgs/Path) and `odom` (nav_msgs/Odometry) as points and maneuvers ahead. It '
-           'takes about 150 tokens of max_question_tokens.'),
+           'takes some 150 tokens of max_question_tokens.'),
     Option('nav.spacing', Rules.spacing, '[m] Along the path from one point to the next, and the '
            'scale of the maneuvers; indoors some 0.5.', 0.01, 1000.0),
     Option('nav.points', Rules.points, '[points] How many of them; fewer where the path ends.',

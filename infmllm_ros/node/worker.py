@@ -96,7 +96,7 @@ class Listener(Protocol):
     def decode(self, message: Any) -> Any:
         """Decode an image message to uint8 [H, W, 3] RGB; ValueError says why it cannot."""
 
-    def context(self) -> str:
+    def preface(self) -> str:
         """Say what to put before a question whose turn it is; empty for nothing."""
 
     def observed(self, frame: Frame) -> None:
@@ -359,7 +359,7 @@ class Worker:
                 self._observe()
             except Exception as error:  # a frame that fails takes no question with it
                 self._fail('frame', error)
-            question.seen, question.context = self._newest, self._listener.context()
+            question.seen, question.context = self._newest, self._listener.preface()
             outcome = self._outcome(question)
         except QuestionError as error:
             note = '; navigation context is counted' if question.context else ''

@@ -15,10 +15,13 @@
 """From inputs as they come to the text of a question, or to the reason why there is none."""
 
 import math
+from pathlib import Path
 
 from infmllm_ros.navigation import Guide, Odometry, PathInput, Pose, Rules, Unusable, yaw
 import numpy as np
 import pytest
+
+from benchmarks import navigation_figure  # noqa: I100
 
 NOW = 1_000 * 10**9
 LEFT = [(0, 0), (20, 0), (20, 100)]
@@ -143,3 +146,9 @@ def test_the_heading_of_a_quaternion(quaternion, degrees):
 def test_a_quaternion_that_is_no_rotation_is_refused(quaternion):
     with pytest.raises(ValueError, match='no rotation'):
         yaw(*quaternion)
+
+
+def test_the_page_shows_the_text_of_its_figure():
+    page = (Path(__file__).parents[2] / 'docs/navigation.md').read_text()
+    shown = f'```\n{navigation_figure.example()[2]}```'
+    assert shown in page, 'run python -m benchmarks.navigation_figure'

@@ -22,7 +22,7 @@ from infmllm_ros.navigation import Action, bends, Maneuvers, maneuvers, Path, re
 import numpy as np
 import pytest
 
-STEP = 10 / 16  # [m] the path is sampled at this distance
+NEAR = 2.5  # [m] a quarter of a spacing: how well the place of a maneuver is known
 
 
 def draw(*parts):
@@ -65,19 +65,19 @@ def corners(*parts):
     (draw(25, (8, 90), 60), [('TURN_LEFT', 25), ('NONE', 0)]),
     (draw(25, (15, -90), 60), [('TURN_RIGHT', 25), ('NONE', 0)]),
     (draw(25, (6, 180), 60), [('U_TURN', 25), ('NONE', 0)]),
+    (draw(25, (15, -270), 60), [('TURN_RIGHT', 25), ('NONE', 0)]),
     (draw(25, (12, 30), 20, (12, -30), 40),
      [('KEEP_LEFT', 25), ('KEEP_RIGHT', 45 + math.radians(30) * 12)]),
     (draw(25, (200, 90), 25), [('GO_STRAIGHT', 50 + 100 * math.pi), ('NONE', 0)]),
 ], ids=['straight', 'left', 'right', 'keep left', 'keep right', 'a kink', 'left then right',
         'two corners', 'around a block', 'on the spot', 'arc left', 'arc right', 'U-turn',
-        'change of lane', 'a long curve'])
+        'clover leaf', 'change of lane', 'a long curve'])
 def test_maneuvers_are_those_drawn(path, expected):
     found = maneuvers(path, 0, 0, Rules())
     (action, distance), (then, later) = expected
     assert (found.action.name, found.next_action.name) == (action, then)
-    # An arc begins within three samples of where it was drawn to begin.
-    assert found.distance == pytest.approx(distance, abs=3 * STEP)
-    assert found.next_distance == pytest.approx(later, abs=3 * STEP)
+    assert found.distance == pytest.approx(distance, abs=NEAR)
+    assert found.next_distance == pytest.approx(later, abs=NEAR)
 
 
 @pytest.mark.parametrize('radius', [6, 10, 20])
@@ -95,13 +95,13 @@ def test_a_maneuver_stays_current_until_it_lies_behind():
     for arc in np.arange(0, after + 50, 0.5):
         heading = min(max(0.0, (arc - 30) / 10), math.pi / 2)
         found = maneuvers(path, arc, heading, Rules())
-        if arc < after - 3 * STEP:
+        if arc < after - NEAR:
             assert found.action == Action.TURN_LEFT
             assert found.next_action == Action.TURN_RIGHT
-            assert found.distance == pytest.approx(max(0, 30 - arc), abs=3 * STEP)
-        elif arc > after + 3 * STEP:
+            assert found.distance == pytest.approx(max(0, 30 - arc), abs=NEAR)
+        elif arc > after + NEAR:
             assert found.action == Action.TURN_RIGHT
-            assert found.distance == pytest.approx(after + 60 - arc, abs=3 * STEP)
+            assert found.distance == pytest.approx(after + 60 - arc, abs=NEAR)
 
 
 @pytest.mark.parametrize(('yaw', 'action'), [

@@ -15,6 +15,7 @@
 """Navigation context over DDS: a path and a pose in, points, maneuvers and questions out."""
 
 import math
+import pathlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,9 +27,16 @@ from geometry_msgs.msg import PoseStamped, TransformStamped  # noqa: E402, I100
 from infmllm_msgs.msg import Maneuver  # noqa: E402
 from infmllm_ros.navigation import Unusable  # noqa: E402
 from infmllm_ros.node import navigation  # noqa: E402
+from infmllm_ros.node.parameters import TABLE  # noqa: E402
 from nav_msgs.msg import Odometry, Path  # noqa: E402
+import rclpy  # noqa: E402
+from rclpy.context import Context  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
 from ros_robot import ns, wait_for  # noqa: E402
 
+ROOT = pathlib.Path(__file__).parents[2]
 # North 30 m, then west 60 m; the robot stands 1 m left of it, 5 m along, and looks north.
 PATH = [(0, 0), (0, 30), (-60, 30)]
 POSE = (-1, 5, 90)
@@ -216,6 +224,32 @@ def test_deactivate_stops_maneuvers_and_activate_starts_them_again(node, planner
     assert robot.ask('Where to?', max_tokens=2).context == ''
     planner.path()
     assert planner.wait().text == TEXT
+
+
+def test_a_latched_path_is_taken_with_the_override_that_the_page_names(domain):
+    context = Context()
+    rclpy.init(context=context, domain_id=domain)
+    try:
+        name = 'qos_overrides./test_latched/path.subscription.durability'
+        assert name.replace('/test_latched', '') in (ROOT / 'docs/navigation.md').read_text()
+        node = rclpy.create_node('latched', namespace='test_latched', context=context,
+                                 parameter_overrides=[Parameter(name, value='transient_local')])
+        latched = node.create_publisher(Path, 'path', QoSProfile(
+            depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+        latched.publish(Path())  # before anybody listens
+        fields = {o.removeprefix('nav.'): TABLE[o].default for o in TABLE if o.startswith('nav.')}
+        inputs = navigation.NavigationInput(node, fields, node.get_clock())
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+
+        def received():
+            executor.spin_once(timeout_sec=0.05)
+            return inputs.context() == '' and inputs.reason.startswith('no odometry')
+
+        wait_for(received, 'the latched path')
+        inputs.close()
+    finally:
+        rclpy.shutdown(context=context)
 
 
 class Tf:

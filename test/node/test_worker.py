@@ -99,7 +99,7 @@ class Listener:
 
     def __init__(self):
         self.pieces, self.outcomes, self.bad, self.failures = [], {}, [], []
-        self.seen, self.heading = [], ''
+        self.seen, self.before = [], ''
         self.news = threading.Condition()
 
     def _note(self, change):
@@ -116,8 +116,8 @@ class Listener:
             raise ValueError('no pixels')
         return message
 
-    def context(self):
-        return self.heading
+    def preface(self):
+        return self.before
 
     def observed(self, frame):
         self._note(lambda: self.seen.append(frame.message))
@@ -212,10 +212,10 @@ def test_a_question_sees_the_frame_that_waits_and_then_comes_first(worker, sessi
 
 def test_the_context_of_the_moment_is_put_before_a_question_that_had_to_wait(
         worker, session, listener):
-    listener.heading = 'Old. '
+    listener.before = 'Old. '
     hold(worker, session, listener)
     question = ask(worker, 'where to?')
-    listener.heading = 'Turn left. '
+    listener.before = 'Turn left. '
     session.gate.set()
     listener.outcome(question)
     assert session.calls[-1] == ('ask', 'Turn left. where to?')
