@@ -44,6 +44,12 @@ ARGUMENTS = [
         description='Topic of the camera; with image_transport compressed, the topic without '
                     '/compressed.'),
     DeclareLaunchArgument(
+        'path_topic', default_value='path',
+        description='Topic of the path, when nav.enabled is set in the params_file.'),
+    DeclareLaunchArgument(
+        'odom_topic', default_value='odom',
+        description='Topic of the odometry, when nav.enabled is set in the params_file.'),
+    DeclareLaunchArgument(
         'device', default_value='',
         description='cpu, cuda, cuda:1 or auto. Empty: as the params_file says.'),
     DeclareLaunchArgument(
@@ -72,7 +78,7 @@ def start(context):
         package='infmllm_ros', executable='infmllm_node', name='infmllm',
         namespace=value['namespace'], output='screen', emulate_tty=True,
         parameters=[value['params_file'], {**given, **switches}],
-        remappings=[('image', value['image_topic'])],
+        remappings=[(name, value[f'{name}_topic']) for name in ('image', 'path', 'odom')],
         arguments=['--ros-args', '--log-level', value['log_level']])]
 
 

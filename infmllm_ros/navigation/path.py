@@ -22,6 +22,7 @@ from infmllm_ros.navigation.pose import Pose, wrap
 import numpy as np
 
 FARTHEST = 1e9  # [m] largest coordinate: beyond, a float no longer resolves a robot
+STILL = 1e-6  # [m] a vertex closer than this to the one before repeats it
 ALIKE = math.radians(15)  # headings closer than this do not tell two branches apart
 
 
@@ -60,8 +61,9 @@ class Path:
             raise ValueError(f'pose {wrong[0]} of {len(points)} is at ({x}, {y}): '
                              f'send numbers up to {FARTHEST:g} only')
         steps = _length(np.diff(points, axis=0))
-        self.vertices = points[np.concatenate([[True], steps > 0])]
-        self.arc = np.concatenate([[0.0], np.cumsum(steps[steps > 0])])  # [m] of each vertex
+        moves = steps > STILL
+        self.vertices = points[np.concatenate([[True], moves])]
+        self.arc = np.concatenate([[0.0], np.cumsum(steps[moves])])  # [m] of each vertex
 
     @property
     def length(self) -> float:

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+import threading
 from typing import Any
 
 from geometry_msgs.msg import Point
@@ -67,6 +68,7 @@ class NavigationInput:
         rules = Rules(**{f.name: settings[f.name] for f in fields(Rules)})
         self._guide = Guide(rules, settings['timeout'], settings['path_timeout'],
                             self._frames.pose if self._frames else None)
+        self._lock = threading.Lock()  # the timer's thread and the worker's both make contexts
         self._what = ''  # kind of the problem that the log has told of
         # A path comes seldom and must not be lost; a planner that latches it needs an override.
         path_qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1,
@@ -95,7 +97,8 @@ class NavigationInput:
 
     def context(self) -> str:
         """Write what to put before a question that is answered now; may be empty."""
-        guidance = self._guidance()
+        with self._lock:
+            guidance = self._guidance()
         return guidance.text if guidance else ''
 
     def _guidance(self) -> Guidance | None:
@@ -126,7 +129,8 @@ class NavigationInput:
         return nanoseconds(header.stamp) or self._node.get_clock().now().nanoseconds
 
     def _on_timer(self) -> None:
-        guidance = self._guidance()
+        with self._lock:
+            guidance = self._guidance()
         if guidance is not None:
             self._publisher.publish(maneuver_message(guidance))
 

@@ -118,7 +118,9 @@ def test_a_pass_that_is_farther_than_the_slack_does_not_count():
 
 
 legs = st.lists(st.tuples(st.floats(0.5, 30), st.floats(-2.5, 2.5)), min_size=1, max_size=8)
-poses = st.builds(Pose, st.floats(-20, 60), st.floats(-20, 20), st.floats(-3, 3))
+# Off the round numbers, where two places on a path are equally near.
+poses = st.builds(lambda x, y, yaw: Pose(x + 0.0123, y - 0.0457, yaw + 0.0219),
+                  st.floats(-20, 60), st.floats(-20, 20), st.floats(-3, 3))
 
 
 def polyline(legs):
@@ -139,12 +141,9 @@ def test_the_points_do_not_depend_on_the_frame(legs, pose, yaw, x, y):
     moved = pose.after(frame)
     arc, distance = path.locate(pose, 5)
     there = Path(elsewhere)
-    again, far = there.locate(moved, 5, near=arc)
-    assert far == pytest.approx(distance, abs=5 + 1e-6)
+    assert there.locate(moved, 5) == pytest.approx((arc, distance), abs=1e-6)
     np.testing.assert_allclose(pose.to_ego(path.ahead(arc, 10, 4)),
                                moved.to_ego(there.ahead(arc, 10, 4)), atol=1e-6)
-    if abs(again - arc) > 1e-6:  # two passes are alike: then both are near, neither nearest by far
-        assert abs(far - distance) <= 5 + 1e-6
 
 
 @settings(deadline=None, max_examples=60)

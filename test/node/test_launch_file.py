@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 
 FILE = Path(__file__).parents[2] / 'launch' / 'infmllm.launch.py'
-NAMES = ['namespace', 'params_file', 'model', 'image_topic', 'device', 'autostart',
-         'use_sim_time', 'log_level']
+NAMES = ['namespace', 'params_file', 'model', 'image_topic', 'path_topic', 'odom_topic', 'device',
+         'autostart', 'use_sim_time', 'log_level']
 
 
 def calls(tree, name):
