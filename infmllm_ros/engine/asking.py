@@ -24,11 +24,10 @@ from typing import Any, TYPE_CHECKING
 
 import torch
 
-from . import retention
+from . import intake, retention
 from .answer import Answer, Evidence
 from .chunk import Chunk
 from .decode import Detokenizer, Sampler, Sampling
-from .errors import QuestionError
 from .policies import Role
 
 if TYPE_CHECKING:
@@ -71,6 +70,11 @@ class Asking:
         """End the answer after the current token; may be called from any thread."""
         self._cancelled.set()
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether :meth:`cancel` was called."""
+        return self._cancelled.is_set()
+
     def close(self) -> None:
         """Leave the question: no trace of it stays, or what was said so far if remembered."""
         if self.remember and getgeneratorstate(self._steps) == GEN_SUSPENDED:
@@ -78,6 +82,44 @@ class Asking:
             for _ in self:
                 pass
         self._steps.close()
+
+    def choose(self, choices: Sequence[str]) -> Answer:
+        """
+        Score the choices after the question instead of decoding; see ``StreamingSession.answer``.
+
+        The question is prefilled once, and its logits score the first token of every choice; one
+        of more than one token is looked at on top of it and leaves no trace. An answer that is
+        cancelled before the last choice has been scored has no choice and no probabilities.
+
+        Raises
+        ------
+        QuestionError
+            If the choices are fewer than two, empty, repeated or longer than `max_answer`.
+        """
+        tokens = intake.choice_ids(choices, self.session.prompt, self.session.settings.max_answer)
+        try:
+            first = self.prefill()
+            scores = []
+            for ids in tokens:
+                if self.cancelled:
+                    return self._end('', 'cancelled', (), ())
+                scores.append(self._score(ids, first))
+            probabilities = torch.stack(scores).softmax(0)
+            best = int(probabilities.argmax())
+            said = tokens[best].tolist()
+            return self._end(choices[best], 'choice', said, said, choice=best,
+                             probabilities=tuple(probabilities.tolist()))
+        finally:
+            self.settle()
+
+    def _score(self, ids: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+        """Mean log-probability of tokens [n] after the question; `first` [vocab] predicts one."""
+        logits = first[None]
+        if len(ids) > 1:
+            logits = torch.cat((logits, self.session.feed(
+                Chunk(ids[:-1]), Role.ANSWER, logits=len(ids) - 1, commit=False)))
+        target = ids.to(logits.device)[:, None]
+        return logits.float().log_softmax(-1).gather(1, target).mean()
 
     def prefill(self) -> torch.Tensor:
         """Let the model read the question; logits [vocab] of the first answer token."""
@@ -94,23 +136,28 @@ class Asking:
                 self._mark = session.cache.mark()
         return logits
 
-    def finish(self, text: str, reason: str, tokens: Sequence[int], **choice: Any) -> Answer:
-        """Put the answer together, while the question is still in the cache."""
+    def _end(self, text: str, reason: str, tokens: Sequence[int], unread: Sequence[int],
+             **choice: Any) -> Answer:
+        """
+        Put the answer together, while the question is still in the cache.
+
+        If it is to be remembered, the turn is closed in the memory, after the tokens that are not
+        in it yet, `unread`.
+        """
         session, now = self.session, perf_counter()
         first = self._first or now
         newest = session.newest
         session.answers += 1
         session.timings['decode_s'] = (now - first) / max(1, len(tokens) - 1)
-        return Answer(
+        answer = Answer(
             text, reason, len(tokens), first - self._start, now - self._start,
             newest.stamp_ns if newest else None, newest.camera if newest else '',
             evidence=self._evidence(), token_ids=tuple(tokens), **choice)
-
-    def remembered(self, tokens: Sequence[int]) -> None:
-        """Close the turn in the memory, after the tokens that are not in it yet."""
-        end = torch.cat((torch.tensor(tokens, dtype=torch.long), self.session.prompt.reopen()))
-        self.session.feed(Chunk(end), Role.ANSWER)
-        self._mark = self.session.cache.mark()
+        if self.remember:
+            end = torch.cat((torch.tensor(unread, dtype=torch.long), session.prompt.reopen()))
+            session.feed(Chunk(end), Role.ANSWER)
+            self._mark = session.cache.mark()
+        return answer
 
     def settle(self) -> None:
         """Leave the cache as the question found it, or within the budget with it."""
@@ -145,7 +192,7 @@ class Asking:
         try:
             logits = self.prefill()
             while len(tokens) < max_tokens:
-                if self._cancelled.is_set():
+                if self.cancelled:
                     reason = 'cancelled'
                     break
                 token = sampler(logits)
@@ -161,53 +208,6 @@ class Asking:
                     fed = len(tokens)
             if piece := detokenizer.flush():
                 yield piece
-            self.answer = self.finish(detokenizer.text, reason, tokens)
-            if self.remember:
-                self.remembered(tokens[fed:])
+            self.answer = self._end(detokenizer.text, reason, tokens, tokens[fed:])
         finally:
             self.settle()
-
-
-def choose(asking: Asking, choices: Sequence[str]) -> Answer:
-    """
-    Score the choices after the question instead of decoding; see ``StreamingSession.answer``.
-
-    The question is prefilled once; each choice of more than one token is looked at on top of it
-    and leaves no trace.
-
-    Raises
-    ------
-    QuestionError
-        If the choices are fewer than two, empty, repeated or longer than `max_answer`.
-    """
-    session = asking.session
-    if (len(choices) < 2 or len(set(choices)) < len(choices)
-            or not all(isinstance(choice, str) and choice.strip() for choice in choices)):
-        raise QuestionError(
-            f'choices are {list(choices)}, must be at least two texts, different and not empty')
-    tokens = [session.prompt.choice(choice) for choice in choices]
-    limit = session.settings.max_answer
-    for choice, ids in zip(choices, tokens, strict=True):
-        if len(ids) > limit:
-            raise QuestionError(
-                f'choice {choice[:40]!r} has {len(ids)} tokens, the limit is max_answer {limit}')
-    try:
-        first = asking.prefill()
-        scores = []
-        for ids in tokens:
-            logits = first[None]
-            if len(ids) > 1:
-                more = session.feed(
-                    Chunk(ids[:-1]), Role.ANSWER, logits=len(ids) - 1, commit=False)
-                logits = torch.cat((logits, more))
-            target = ids.to(logits.device)[:, None]
-            scores.append(logits.float().log_softmax(-1).gather(1, target).mean())
-        probabilities = torch.stack(scores).softmax(0)
-        best = int(probabilities.argmax())
-        answer = asking.finish(choices[best], 'choice', tokens[best].tolist(), choice=best,
-                               probabilities=tuple(probabilities.tolist()))
-        if asking.remember:
-            asking.remembered(tokens[best].tolist())
-        return answer
-    finally:
-        asking.settle()

@@ -80,3 +80,24 @@ def question_ids(question: str, prompt: Prompt, limit: int) -> torch.Tensor:
         size = f'{len(ids)} tokens'
     raise QuestionTooLong(
         f'the question has {size}, the limit is {limit} tokens: shorten it or raise max_question')
+
+
+def choice_ids(choices: Sequence[str], prompt: Prompt, limit: int) -> list[torch.Tensor]:
+    """
+    Tokenize the answers to choose from as they follow a question: int64 [n <= limit] each.
+
+    Raises
+    ------
+    QuestionError
+        If they are fewer than two, empty, repeated or longer than `limit`.
+    """
+    if (len(choices) < 2 or len(set(choices)) < len(choices)
+            or not all(isinstance(choice, str) and choice.strip() for choice in choices)):
+        raise QuestionError(
+            f'choices are {list(choices)}, must be at least two texts, different and not empty')
+    tokens = [prompt.choice(choice) for choice in choices]
+    for choice, ids in zip(choices, tokens, strict=True):
+        if len(ids) > limit:
+            raise QuestionError(
+                f'choice {choice[:40]!r} has {len(ids)} tokens, the limit is max_answer {limit}')
+    return tokens

@@ -26,7 +26,7 @@ import torch
 
 from . import intake, persist, retention, watching
 from .answer import Answer, Frame, Stats
-from .asking import Asking, choose
+from .asking import Asking
 from .attention import Pass, streaming
 from .budget import plan, Settings
 from .cache import StreamCache
@@ -241,9 +241,13 @@ class StreamingSession:
         """
         Ask and wait for the whole answer.
 
-        With `choices` nothing is generated: each choice is scored by the mean log-probability of
-        its tokens after the question (so long choices are not punished), and `probabilities` is
-        the softmax of these scores.
+        With `choices` nothing is generated. The score of a choice c of n tokens after the
+        question q is the mean log-probability of its tokens, so that a long choice is not punished
+        for its length::
+
+            score(c) = 1/n * sum over i of log p(c[i] | memory, q, c[:i])
+
+        and `probabilities` is the softmax of the scores (docs/asking.md).
 
         Parameters
         ----------
@@ -260,7 +264,7 @@ class StreamingSession:
         """
         asking = self.ask(question, **options)
         if choices is not None:
-            return choose(asking, choices)
+            return asking.choose(choices)
         for _ in asking:
             pass
         return asking.answer

@@ -374,18 +374,17 @@ class Worker:
         if question.seen is None:
             return Outcome(Status.NO_FRAME, 'no frame has been seen yet: check that the camera '
                            'publishes on the image topic, then ask again')
-        if question.choices:
-            settings = {k: v for k, v in question.settings.items() if k == 'remember'}
-            return Outcome(Status.OK, answer=self._session.answer(
-                question.context + question.text, choices=list(question.choices), **settings))
         asking = self._session.ask(question.context + question.text, **question.settings)
         with self._wake:
             self._asking = asking
             if question.cancelled:
                 asking.cancel()
-        for text in asking:
-            self._listener.piece(question, text)
-        answer = asking.answer
+        if question.choices:
+            answer = asking.choose(question.choices)
+        else:
+            for text in asking:
+                self._listener.piece(question, text)
+            answer = asking.answer
         if answer.finish == 'cancelled':
             return Outcome(Status.CANCELLED, 'stopped on request', answer)
         return Outcome(Status.OK, answer=answer)

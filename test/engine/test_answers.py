@@ -184,6 +184,34 @@ def test_probabilities_of_choices_are_those_of_hugging_face(family, choices):
     assert answer.text == choices[answer.choice] and answer.finish == 'choice'
 
 
+def test_choices_share_one_pass_over_the_question():
+    model, target = load('smolvlm'), lived('smolvlm')
+    choices = ['yes', 'a very dark green', 'no, not at all']
+    sizes = [len(model.adapter.prompt.choice(choice)) for choice in choices]
+    with Tape(model) as tape:
+        target.answer(QUESTION, choices=choices)
+        passes = [[token.word for token in chunk] for chunk in tape.take()]
+    assert passes[0] == model.adapter.prompt.question(QUESTION).tolist()
+    assert [len(chunk) for chunk in passes[1:]] == [size - 1 for size in sizes if size > 1]
+    assert sum(len(chunk) for chunk in passes) < 2 * len(passes[0]) + sum(sizes)
+
+
+def test_choices_that_are_cancelled_have_none_and_leave_a_memory_that_goes_on():
+    target = lived('llama')
+    asking = target.ask(QUESTION, remember=False)
+    held = target.kept(0)
+    asking.cancel()
+    answer = asking.choose(['yes', 'no'])
+    assert (answer.finish, answer.text, answer.choice) == ('cancelled', '', None)
+    assert answer.probabilities == () and target.kept(0).equal(held)
+    asking = target.ask(QUESTION, remember=True)
+    asking.cancel()
+    asking.choose(['yes', 'no'])
+    prompt = load('llama').adapter.prompt
+    turn = len(prompt.question(QUESTION)) + len(prompt.reopen())
+    assert int(target.kept(0)[0, -1]) == int(held[0, -1]) + turn
+
+
 @pytest.mark.parametrize('family', SIGHTED)
 def test_choices_do_not_depend_on_their_order(family):
     target = lived(family)

@@ -58,10 +58,6 @@ class Session:
         self._step('ask', question)
         return Asking(self)
 
-    def answer(self, question, choices, **settings):
-        self._step('choose', question)
-        return Answer(choices[1], 'choice', 1, 0.1, 0.2, self.newest, '', 1, (0.3, 0.7))
-
     def tell(self, text):
         self._step('tell', text)
 
@@ -81,6 +77,9 @@ class Asking:
 
     def cancel(self):
         self.cancelled = True
+
+    def choose(self, choices):
+        return Answer(choices[1], 'choice', 1, 0.1, 0.2, self.session.newest, '', 1, (0.3, 0.7))
 
     def __iter__(self):
         said = ''
