@@ -22,7 +22,8 @@ from typing import Any
 from builtin_interfaces.msg import Time
 from infmllm_msgs.msg import Answer, AnswerChunk, CacheStats, Evidence, Query
 from infmllm_ros.node.mailbox import Frame
-from infmllm_ros.node.worker import Health, Outcome, Question
+from infmllm_ros.node.questions import Outcome, Question
+from infmllm_ros.node.worker import Health
 from std_msgs.msg import Header
 
 MAX_ID = 200  # [characters] longest id of a question

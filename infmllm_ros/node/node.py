@@ -32,7 +32,8 @@ from infmllm_ros.node.loading import open_session
 from infmllm_ros.node.mailbox import Frame
 from infmllm_ros.node.navigation import NavigationInput
 from infmllm_ros.node.parameters import ParameterError, Settings
-from infmllm_ros.node.worker import Outcome, Question, Status, Worker
+from infmllm_ros.node.questions import Outcome, Question, Status
+from infmllm_ros.node.worker import Worker
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -124,7 +125,8 @@ class InfmllmNode(LifecycleNode):
         if self._worker is not None:
             rate = self._value('max_frame_rate')
             self._worker.frame_interval = 1.0 / rate if rate else 0.0
-            self._worker.queue_size = self._value('query_queue_size')
+            self._worker.questions.size = self._value('query_queue_size')
+            self._worker.questions.busy = self._value('busy')
 
     # Lifecycle.
 
@@ -264,7 +266,7 @@ class InfmllmNode(LifecycleNode):
             if job is not None:
                 job.add_done_callback(self._told)
                 return
-            refusal = (f'{self._worker.queue_size} texts wait already, the limit of '
+            refusal = (f'{self._worker.questions.size} texts wait already, the limit of '
                        'query_queue_size: send it again later')
         self.get_logger().warning(f'text not remembered: {refusal}')
 
@@ -282,16 +284,13 @@ class InfmllmNode(LifecycleNode):
                             tuple(query.choices))
         refusal = self._refusal(query)
         if refusal:
-            self._refuse(question, Status.BAD_QUERY, refusal)
+            self.answered(question, Outcome(Status.BAD_QUERY, refusal))
             return
         question.settings = {
             'remember': convert.remember(query.memory, self._value('remember')),
             'max_tokens': query.max_tokens or None, 'temperature': self._value('temperature'),
             'seed': self._value('seed')}
-        if not self._worker.ask(question):
-            size = self._worker.queue_size
-            self._refuse(question, Status.BUSY, f'{size} questions wait already, the limit of '
-                         'query_queue_size: ask again later, or cancel')
+        self._worker.ask(question)
 
     def _refusal(self, query: Query) -> str:
         if not query.question.strip():
@@ -311,9 +310,6 @@ class InfmllmNode(LifecycleNode):
         if convert.remember(query.memory, False) is None:
             return f'memory is {query.memory}, but must be 0, 1 or 2: use the MEMORY_ constants'
         return ''
-
-    def _refuse(self, question: Question, status: Status, reason: str) -> None:
-        self.answered(question, Outcome(status, reason))
 
     async def _on_reset(self, request: Trigger.Request,
                         response: Trigger.Response) -> Trigger.Response:
@@ -370,7 +366,7 @@ class InfmllmNode(LifecycleNode):
         """Publish the end of a question, in any thread."""
         if outcome.message:
             line = f'question {question.id[:40]}: {outcome.status.name}: {outcome.message}'
-            if outcome.status == Status.CANCELLED:
+            if outcome.status in (Status.CANCELLED, Status.REPLACED):
                 self.get_logger().info(line)
             else:
                 self.get_logger().warning(line)

@@ -39,6 +39,7 @@ from infmllm_ros.node.option import (
     START,
     yaml_text,
 )
+from infmllm_ros.node.questions import BUSY
 
 PREFILLS = ('dense', FlexPrefill.name)
 _OPTIONS = (
@@ -77,8 +78,12 @@ _OPTIONS = (
            'budget.', 1, 65536),
     Option('max_query_chars', 4000, '[characters] A question with more than this, its choices '
            'counted, is refused before the model sees it.', 1, 1000000, changes=LIVE),
-    Option('query_queue_size', 8, '[questions] How many may wait while one is answered; a '
-           'further one is refused as BUSY.', 1, 1000, changes=LIVE),
+    Option('busy', 'queue', 'What becomes of a question that comes while another is answered. '
+           'queue: it waits for its turn; newest: it waits, in the place of those that waited; '
+           'interrupt: it ends the running answer, too; reject: it is refused as BUSY. Those that '
+           'give way are answered as REPLACED.', choices=BUSY, changes=LIVE),
+    Option('query_queue_size', 8, '[questions] How many may wait under busy: queue; a further '
+           'one is refused as BUSY. As many texts to remember may wait.', 1, 1000, changes=LIVE),
     Option('temperature', 0.0, 'Randomness of the answers; 0.0 = always the likeliest token.',
            0.0, 5.0, changes=LIVE),
     Option('seed', 0, 'Seed of the randomness, the same for each answer.', 0, 2147483647,

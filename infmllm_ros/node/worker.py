@@ -26,68 +26,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from enum import IntEnum
+from dataclasses import dataclass, replace
 import threading
 import time
 from typing import Any, Protocol
 
-from infmllm_ros.engine import Answer, QuestionError, Stats, StreamingSession
+from infmllm_ros.engine import QuestionError, Stats, StreamingSession
 from infmllm_ros.node.loading import release
 from infmllm_ros.node.mailbox import Frame, Mailbox
-
-
-class Status(IntEnum):
-    """How a question ended; the numbers are those of infmllm_msgs/Answer."""
-
-    OK = 0
-    CANCELLED = 1
-    NO_FRAME = 2
-    BAD_QUERY = 3
-    BUSY = 4
-    FAILED = 5
-
-
-@dataclass(eq=False)
-class Question:
-    """
-    A question and how far its answer is.
-
-    Parameters
-    ----------
-    text : str
-        The question.
-    id : str
-        The asker's name for it.
-    choices : tuple of str
-        Answers to choose from; empty = free text.
-    settings : dict
-        Keyword arguments for the session: ``max_tokens``, ``remember``, ``temperature``, ``seed``.
-    """
-
-    text: str
-    id: str = ''  # noqa: A003
-    choices: tuple[str, ...] = ()
-    settings: dict[str, Any] = field(default_factory=dict)
-    context: str = ''  # what the listener put before it, when its turn came
-    arrived: float = field(default_factory=time.monotonic)  # [s]
-    cancelled: bool = False
-    pieces: int = 0  # of its answer, sent so far
-    seen: Frame | None = None  # the newest frame that the answer sees
-
-    @property
-    def latency(self) -> float:
-        """Time since it arrived, in seconds."""
-        return time.monotonic() - self.arrived
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a question ended: the engine's answer, or none and a message that says why."""
-
-    status: Status
-    message: str = ''
-    answer: Answer | None = None
+from infmllm_ros.node.questions import Ended, Outcome, Question, Status, Waiting
 
 
 class Listener(Protocol):
@@ -142,19 +89,18 @@ class Worker:
     listener : Listener
         Who hears of frames, answers and failures.
     queue_size : int
-        How many questions may wait.
+        How many questions, or texts to remember, may wait.
     """
 
     def __init__(self, listener: Listener, queue_size: int = 8):
         """Start the thread, paused and without a session."""
         self.mailbox = Mailbox()
-        self.queue_size = queue_size
         self.frame_interval = 0.0  # [s] least time between two frames
         self._listener = listener
         self._session: StreamingSession | None = None
         self._wake = threading.Condition()  # guards all below
         self._commands: deque[tuple[str, Callable[[], Any], Future]] = deque()
-        self._questions: deque[Question] = deque()
+        self.questions = Waiting(queue_size)
         self._question: Question | None = None  # at work
         self._asking: Any = None  # its running answer
         self._active = False
@@ -198,7 +144,7 @@ class Worker:
             self._session.tell(text)
             self._note(self._newest)
         with self._wake:
-            if sum(name == 'tell' for name, _, _ in self._commands) >= self.queue_size:
+            if sum(name == 'tell' for name, _, _ in self._commands) >= self.questions.size:
                 return None
             return self._command('tell', job)
 
@@ -208,28 +154,34 @@ class Worker:
         with self._wake:
             self._wake.notify()
 
-    def ask(self, question: Question) -> bool:
-        """Hand in a question; False when the queue is full."""
+    def ask(self, question: Question) -> None:
+        """Hand in a question; what happens when the model is busy, `questions.busy` says."""
         with self._wake:
-            if len(self._questions) >= self.queue_size:
-                return False
-            self._questions.append(question)
+            ended = self.questions.put(question, self._question)
+            self._heed()
             self._wake.notify()
-            return True
+        self._tell(ended)
 
     def cancel(self, reason: str) -> int:
         """Stop the running answer and drop the waiting questions; returns how many in all."""
+        outcome = Outcome(Status.CANCELLED, reason)
         with self._wake:
-            dropped = list(self._questions)
-            self._questions.clear()
+            ended = self.questions.clear(outcome)
             running = self._question
             if running is not None:
-                running.cancelled = True
-                if self._asking is not None:
-                    self._asking.cancel()
-        for question in dropped:
-            self._listener.answered(question, Outcome(Status.CANCELLED, reason))
-        return len(dropped) + (running is not None)
+                running.ending = running.ending or outcome
+            self._heed()
+        self._tell(ended)
+        return len(ended) + (running is not None)
+
+    def _heed(self) -> None:
+        """Stop the running answer, if its question was told to end; holds the lock."""
+        if self._asking is not None and self._question.ending is not None:
+            self._asking.cancel()
+
+    def _tell(self, ended: Ended) -> None:
+        for question, outcome in ended:
+            self._listener.answered(question, outcome)
 
     def resume(self) -> None:
         """Take frames and questions."""
@@ -264,7 +216,7 @@ class Worker:
             now = time.monotonic()
             return Health(
                 alive=self._thread.is_alive(), job=self._job,
-                busy_s=now - self._since if self._job else 0.0, waiting=len(self._questions),
+                busy_s=now - self._since if self._job else 0.0, waiting=len(self.questions),
                 failures=self._failures, last_failure=self._last_failure[0],
                 since_failure_s=now - self._last_failure[1],
                 frames_received=self.mailbox.received, frames_dropped=self.mailbox.dropped,
@@ -312,8 +264,8 @@ class Worker:
                 return lambda: self._obey(job, future)
             delay = None
             if self._active and self._session is not None:
-                if self._questions:
-                    self._question = question = self._questions.popleft()
+                if self.questions:
+                    self._question = question = self.questions.take()
                     self._set_job('question')
                     return lambda: self._answer(question)
                 if self.mailbox.waiting:
@@ -368,6 +320,8 @@ class Worker:
             self._fail('question', error)
             outcome = Outcome(Status.FAILED, f'{type(error).__name__}: {error}')
         self._note(self._newest)
+        with self._wake:  # who asks again at once finds the model free
+            self._question = self._asking = None
         self._listener.answered(question, outcome)
 
     def _outcome(self, question: Question) -> Outcome:
@@ -377,8 +331,7 @@ class Worker:
         asking = self._session.ask(question.context + question.text, **question.settings)
         with self._wake:
             self._asking = asking
-            if question.cancelled:
-                asking.cancel()
+            self._heed()
         if question.choices:
             answer = asking.choose(question.choices)
         else:
@@ -386,7 +339,7 @@ class Worker:
                 self._listener.piece(question, text)
             answer = asking.answer
         if answer.finish == 'cancelled':
-            return Outcome(Status.CANCELLED, 'stopped on request', answer)
+            return replace(question.ending, answer=answer)
         return Outcome(Status.OK, answer=answer)
 
     def _fail(self, job: str, error: Exception) -> None:

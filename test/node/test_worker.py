@@ -24,7 +24,8 @@ from infmllm_ros.engine import Answer, QuestionTooLong, Stats
 from infmllm_ros.node.loading import open_session
 from infmllm_ros.node.mailbox import Frame, Mailbox
 from infmllm_ros.node.parameters import Settings
-from infmllm_ros.node.worker import Outcome, Question, Status, Worker
+from infmllm_ros.node.questions import Outcome, Question, Status
+from infmllm_ros.node.worker import Worker
 import numpy as np
 import pytest
 
@@ -163,7 +164,7 @@ def worker(listener, session):
 
 def ask(worker, text='what?', **fields):
     question = Question(text, **fields)
-    assert worker.ask(question)
+    worker.ask(question)
     return question
 
 
@@ -257,11 +258,34 @@ def test_a_question_before_any_frame_is_refused(worker, session, listener):
 
 
 def test_a_full_queue_refuses(worker, session, listener):
-    worker.queue_size = 2
+    worker.questions.size = 2
     hold(worker, session, listener)
     ask(worker), ask(worker)
-    assert not worker.ask(Question('one too many'))
+    refused = ask(worker, 'one too many')
+    assert listener.outcomes[refused].status == Status.BUSY
     assert worker.health().waiting == 2
+
+
+@pytest.mark.parametrize(('busy', 'statuses'), [
+    ('queue', ['OK', 'OK', 'OK', 'BUSY']), ('newest', ['OK', 'REPLACED', 'REPLACED', 'OK']),
+    ('interrupt', ['REPLACED', 'REPLACED', 'REPLACED', 'OK']),
+    ('reject', ['OK', 'BUSY', 'BUSY', 'BUSY'])])
+def test_who_gives_way_when_the_model_is_busy(worker, session, listener, busy, statuses):
+    worker.questions.size, worker.questions.busy = 2, busy
+    worker.offer(Frame('frame', 1))
+    listener.wait(lambda: listener.seen)
+    session.words.clear()
+    questions = [ask(worker, 'running')]
+    listener.wait(lambda: listener.pieces)
+    questions += [ask(worker, f'question {n}') for n in range(3)]
+    session.words.set()
+    outcomes = [listener.outcome(question) for question in questions]
+    assert [outcome.status.name for outcome in outcomes] == statuses
+    assert all(busy in outcome.message or outcome.status in (Status.OK, Status.BUSY)
+               for outcome in outcomes)
+    if busy == 'interrupt':
+        assert outcomes[0].answer.text == 'one '
+    assert listener.outcome(ask(worker)).status == Status.OK
 
 
 def test_cancel_ends_the_running_answer_and_all_that_wait(worker, session, listener):
@@ -433,7 +457,7 @@ def test_a_told_text_comes_before_the_next_question_and_too_many_are_refused(
     worker.offer(Frame('image', 1))
     assert session.entered.wait(TIMEOUT)  # the worker is at the frame
     question = ask(worker, 'what')
-    jobs = [worker.tell(f'text {i}') for i in range(worker.queue_size)]
+    jobs = [worker.tell(f'text {i}') for i in range(worker.questions.size)]
     assert all(jobs) and worker.tell('one more') is None
     session.gate.set()
     assert jobs[-1].result(TIMEOUT) is None

@@ -1,0 +1,144 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Questions that wait: how many may, and which give way when another comes. Knows no ROS."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import IntEnum
+import time
+from typing import Any
+
+from infmllm_ros.engine import Answer
+from infmllm_ros.node.mailbox import Frame
+
+# What becomes of a question that comes while another is answered, or waits.
+BUSY = ('queue', 'newest', 'interrupt', 'reject')
+
+
+class Status(IntEnum):
+    """How a question ended; the numbers are those of infmllm_msgs/Answer."""
+
+    OK = 0
+    CANCELLED = 1
+    NO_FRAME = 2
+    BAD_QUERY = 3
+    BUSY = 4
+    FAILED = 5
+    REPLACED = 6
+
+
+@dataclass(eq=False)
+class Question:
+    """
+    A question and how far its answer is.
+
+    Parameters
+    ----------
+    text : str
+        The question.
+    id : str
+        The asker's name for it.
+    choices : tuple of str
+        Answers to choose from; empty = free text.
+    settings : dict
+        Keyword arguments for the session: ``max_tokens``, ``remember``, ``temperature``, ``seed``.
+    """
+
+    text: str
+    id: str = ''  # noqa: A003
+    choices: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    context: str = ''  # what the listener put before it, when its turn came
+    arrived: float = field(default_factory=time.monotonic)  # [s]
+    ending: Outcome | None = None  # why its running answer shall stop
+    pieces: int = 0  # of its answer, sent so far
+    seen: Frame | None = None  # the newest frame that the answer sees
+
+    @property
+    def latency(self) -> float:
+        """Time since it arrived, in seconds."""
+        return time.monotonic() - self.arrived
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a question ended: the engine's answer, or none and a message that says why."""
+
+    status: Status
+    message: str = ''
+    answer: Answer | None = None
+
+
+Ended = list[tuple[Question, Outcome]]
+
+
+class Waiting:
+    """
+    The questions that wait, oldest first. For one thread at a time.
+
+    Parameters
+    ----------
+    size : int
+        How many may wait under the busy policy 'queue'.
+    busy : str
+        One of `BUSY`. 'queue': all wait for their turn, one too many is refused; 'newest': the
+        new one takes the place of those that wait; 'interrupt': and of the one that is answered;
+        'reject': the new one is refused unless the model is free.
+    """
+
+    def __init__(self, size: int, busy: str = 'queue'):
+        """Start empty."""
+        self.size, self.busy = size, busy
+        self._questions: deque[Question] = deque()
+
+    def __len__(self) -> int:
+        """Tell how many wait."""
+        return len(self._questions)
+
+    def put(self, question: Question, running: Question | None) -> Ended:
+        """
+        Take a question, or refuse it; returns those that end without an answer.
+
+        `running` is the one that is answered now; it is marked if it shall stop.
+        """
+        if self.busy == 'reject' and (running or self._questions):
+            return [(question, Outcome(
+                Status.BUSY, 'another question is being answered, and busy is reject: ask again '
+                'later, or set busy to queue'))]
+        ended = []
+        if self.busy in ('newest', 'interrupt'):
+            replaced = Outcome(Status.REPLACED, f'a newer question came, and busy is {self.busy}: '
+                               'ask again, or set busy to queue')
+            ended = self.clear(replaced)
+            if self.busy == 'interrupt' and running is not None:
+                running.ending = running.ending or replaced
+        elif len(self._questions) >= self.size:
+            return [(question, Outcome(
+                Status.BUSY, f'{self.size} questions wait already, the limit of query_queue_size: '
+                'ask again later, or cancel'))]
+        self._questions.append(question)
+        return ended
+
+    def take(self) -> Question:
+        """Take the oldest out."""
+        return self._questions.popleft()
+
+    def clear(self, outcome: Outcome) -> Ended:
+        """Drop all, with the same outcome."""
+        ended = [(question, outcome) for question in self._questions]
+        self._questions.clear()
+        return ended
