@@ -47,7 +47,8 @@ class Answer:
     ----------
     text : str
     finish : str
-        'stop' (the model ended its turn), 'length' (max_tokens reached), 'cancelled', or 'choice'.
+        'stop' (the model ended its turn), 'length' (max_tokens reached), 'cancelled', 'deadline'
+        (cut short) or 'choice'.
     tokens : int
         Tokens generated, or tokens of the choice.
     ttft_s, latency_s : float

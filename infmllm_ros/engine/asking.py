@@ -48,10 +48,11 @@ class Asking:
     """
 
     def __init__(self, session: StreamingSession, question: Chunk, max_tokens: int,
-                 remember: bool, sampling: Sampling) -> None:
+                 remember: bool, sampling: Sampling, deadline_s: float) -> None:
         self.session, self.question, self.remember = session, question, remember
         self.answer: Answer | None = None
         self._start = perf_counter()
+        self._end_by = self._start + deadline_s
         self._first: float | None = None
         self._cancelled = Event()
         self._passes = 0
@@ -70,11 +71,6 @@ class Asking:
         """End the answer after the current token; may be called from any thread."""
         self._cancelled.set()
 
-    @property
-    def cancelled(self) -> bool:
-        """Whether :meth:`cancel` was called."""
-        return self._cancelled.is_set()
-
     def close(self) -> None:
         """Leave the question: no trace of it stays, or what was said so far if remembered."""
         if self.remember and getgeneratorstate(self._steps) == GEN_SUSPENDED:
@@ -89,7 +85,8 @@ class Asking:
 
         The question is prefilled once, and its logits score the first token of every choice; one
         of more than one token is looked at on top of it and leaves no trace. An answer that is
-        cancelled before the last choice has been scored has no choice and no probabilities.
+        cancelled, or late, before the last choice has been scored has no choice and no
+        probabilities.
 
         Raises
         ------
@@ -101,8 +98,8 @@ class Asking:
             first = self.prefill()
             scores = []
             for ids in tokens:
-                if self.cancelled:
-                    return self._end('', 'cancelled', (), ())
+                if reason := self._halted():
+                    return self._end('', reason, (), ())
                 scores.append(self._score(ids, first))
             probabilities = torch.stack(scores).softmax(0)
             best = int(probabilities.argmax())
@@ -159,6 +156,12 @@ class Asking:
             self._mark = session.cache.mark()
         return answer
 
+    def _halted(self, forecast_s: float = 0.0) -> str:
+        """Say why not to spend so many seconds more: 'cancelled' or 'deadline'; '' to go on."""
+        if self._cancelled.is_set():
+            return 'cancelled'
+        return 'deadline' if perf_counter() + forecast_s > self._end_by else ''
+
     def settle(self) -> None:
         """Leave the cache as the question found it, or within the budget with it."""
         session = self.session
@@ -188,13 +191,10 @@ class Asking:
         sampler = Sampler(sampling, session.model.device)
         detokenizer = Detokenizer(session.model.tokenizer)
         tokens: list[int] = []
-        reason, fed = 'length', 0
+        reason, fed, step_s = '', 0, session.timings['decode_s']
         try:
             logits = self.prefill()
-            while len(tokens) < max_tokens:
-                if self.cancelled:
-                    reason = 'cancelled'
-                    break
+            while not (reason := reason or self._halted()):
                 token = sampler(logits)
                 self._first = self._first or perf_counter()
                 if token in session.prompt.stop_ids:
@@ -203,9 +203,11 @@ class Asking:
                 tokens.append(token)
                 if piece := detokenizer(token):
                     yield piece
-                if len(tokens) < max_tokens:
+                reason = 'length' if len(tokens) == max_tokens else self._halted(step_s)
+                if not reason:
+                    began = perf_counter()
                     logits = self._step(Chunk(torch.tensor([token])), Role.ANSWER)
-                    fed = len(tokens)
+                    fed, step_s = len(tokens), perf_counter() - began
             if piece := detokenizer.flush():
                 yield piece
             self.answer = self._end(detokenizer.text, reason, tokens, tokens[fed:])

@@ -59,6 +59,22 @@ def answer_length(tokens: int | None, most: int) -> int:
     return tokens
 
 
+def seconds(deadline_s: float | None) -> float:
+    """
+    Check how long an answer may take; None: for ever.
+
+    Raises
+    ------
+    QuestionError
+        If it is no time at all.
+    """
+    if deadline_s is None:
+        return float('inf')
+    if not deadline_s > 0:
+        raise QuestionError(f'deadline_s is {deadline_s}, must be a number of seconds above 0')
+    return deadline_s
+
+
 def question_ids(question: str, prompt: Prompt, limit: int) -> torch.Tensor:
     """
     Tokenize a question with the turns around it: int64 [n <= limit].

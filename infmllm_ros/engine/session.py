@@ -202,7 +202,8 @@ class StreamingSession:
     # ---- out
 
     def ask(self, question: str, *, max_tokens: int | None = None, remember: bool | None = None,
-            temperature: float = 0.0, top_p: float = 1.0, seed: int = 0) -> Asking:
+            temperature: float = 0.0, top_p: float = 1.0, seed: int = 0,
+            deadline_s: float | None = None) -> Asking:
         """
         Ask; iterate over the result to decode, piece by piece of text.
 
@@ -216,6 +217,8 @@ class StreamingSession:
             the memory is rolled back bit for bit, also when the iteration is abandoned.
         temperature, top_p, seed
             See :class:`~infmllm_ros.engine.decode.Sampling`.
+        deadline_s : float, optional
+            Seconds from now by which the answer must be there: one that takes longer is cut short.
 
         Raises
         ------
@@ -233,7 +236,8 @@ class StreamingSession:
         if remember:
             self._admit(len(ids) + max_tokens + len(self.prompt.reopen()))
         self._asking = Asking(
-            self, Chunk(ids), max_tokens, remember, Sampling(temperature, top_p, seed))
+            self, Chunk(ids), max_tokens, remember, Sampling(temperature, top_p, seed),
+            intake.seconds(deadline_s))
         return self._asking
 
     def answer(self, question: str, *, choices: Sequence[str] | None = None, **options: Any,

@@ -281,7 +281,7 @@ class InfmllmNode(LifecycleNode):
             return
         self._queries += 1
         question = Question(query.question, query.id or f'query-{self._queries}',
-                            tuple(query.choices))
+                            tuple(query.choices), deadline_s=query.deadline or float('inf'))
         refusal = self._refusal(query)
         if refusal:
             self.answered(question, Outcome(Status.BAD_QUERY, refusal))
@@ -307,6 +307,9 @@ class InfmllmNode(LifecycleNode):
         if query.max_tokens > most:
             return (f'max_tokens is {query.max_tokens}, the most is {most}: lower it, or raise '
                     'max_answer_tokens')
+        if not query.deadline >= 0:
+            return (f'deadline is {query.deadline} s, but must be 0 or more: it is the time that '
+                    'the answer may take, 0 = any')
         if convert.remember(query.memory, False) is None:
             return f'memory is {query.memory}, but must be 0, 1 or 2: use the MEMORY_ constants'
         return ''

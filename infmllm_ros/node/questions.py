@@ -39,6 +39,7 @@ class Status(IntEnum):
     BUSY = 4
     FAILED = 5
     REPLACED = 6
+    EXPIRED = 7
 
 
 @dataclass(eq=False)
@@ -56,6 +57,8 @@ class Question:
         Answers to choose from; empty = free text.
     settings : dict
         Keyword arguments for the session: ``max_tokens``, ``remember``, ``temperature``, ``seed``.
+    deadline_s : float
+        [s] By when, after it arrived, the answer must be there.
     """
 
     text: str
@@ -63,6 +66,7 @@ class Question:
     choices: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     context: str = ''  # what the listener put before it, when its turn came
+    deadline_s: float = float('inf')
     arrived: float = field(default_factory=time.monotonic)  # [s]
     ending: Outcome | None = None  # why its running answer shall stop
     pieces: int = 0  # of its answer, sent so far
@@ -73,6 +77,11 @@ class Question:
         """Time since it arrived, in seconds."""
         return time.monotonic() - self.arrived
 
+    @property
+    def left_s(self) -> float:
+        """Time that is left to answer it, in seconds."""
+        return self.deadline_s - self.latency
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -81,6 +90,12 @@ class Outcome:
     status: Status
     message: str = ''
     answer: Answer | None = None
+
+
+def refused(question: Question) -> Outcome:
+    """Say that a question's deadline passed before its turn came."""
+    return Outcome(Status.EXPIRED, f'its deadline of {question.deadline_s:g} s passed while the '
+                   'model was busy: allow more time, or set busy to interrupt')
 
 
 Ended = list[tuple[Question, Outcome]]
@@ -142,3 +157,9 @@ class Waiting:
         ended = [(question, outcome) for question in self._questions]
         self._questions.clear()
         return ended
+
+    def expire(self) -> Ended:
+        """Drop those whose deadline has passed."""
+        late = [question for question in self._questions if question.left_s <= 0]
+        self._questions = deque(q for q in self._questions if q not in late)
+        return [(question, refused(question)) for question in late]

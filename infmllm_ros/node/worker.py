@@ -34,7 +34,7 @@ from typing import Any, Protocol
 from infmllm_ros.engine import QuestionError, Stats, StreamingSession
 from infmllm_ros.node.loading import release
 from infmllm_ros.node.mailbox import Frame, Mailbox
-from infmllm_ros.node.questions import Ended, Outcome, Question, Status, Waiting
+from infmllm_ros.node.questions import Ended, Outcome, Question, refused, Status, Waiting
 
 
 class Listener(Protocol):
@@ -178,6 +178,12 @@ class Worker:
         """Stop the running answer, if its question was told to end; holds the lock."""
         if self._asking is not None and self._question.ending is not None:
             self._asking.cancel()
+
+    def _expire(self) -> None:
+        """Answer those whose deadline has passed while they waited."""
+        with self._wake:
+            ended = self.questions.expire()
+        self._tell(ended)
 
     def _tell(self, ended: Ended) -> None:
         for question, outcome in ended:
@@ -328,7 +334,10 @@ class Worker:
         if question.seen is None:
             return Outcome(Status.NO_FRAME, 'no frame has been seen yet: check that the camera '
                            'publishes on the image topic, then ask again')
-        asking = self._session.ask(question.context + question.text, **question.settings)
+        left_s = question.left_s
+        if left_s <= 0:
+            return refused(question)
+        asking = self._session.ask(question.context + question.text, deadline_s=left_s, **question.settings)
         with self._wake:
             self._asking = asking
             self._heed()
@@ -337,9 +346,14 @@ class Worker:
         else:
             for text in asking:
                 self._listener.piece(question, text)
+                self._expire()
             answer = asking.answer
         if answer.finish == 'cancelled':
             return replace(question.ending, answer=answer)
+        if answer.finish == 'deadline':
+            return Outcome(
+                Status.EXPIRED, f'cut short by its deadline of {question.deadline_s:g} s: allow '
+                'more time, or ask for less', answer)
         return Outcome(Status.OK, answer=answer)
 
     def _fail(self, job: str, error: Exception) -> None:

@@ -126,6 +126,31 @@ def test_cancel_from_another_thread_ends_the_answer():
     assert asking.answer.tokens < 6
 
 
+@pytest.mark.parametrize(('deadline', 'tokens', 'finish', 'latency'), [
+    (.5, 0, 'deadline', 1), (1.5, 1, 'deadline', 2), (5, 5, 'deadline', 5),
+    (5.9, 5, 'deadline', 5), (12, 12, 'length', 12), (None, 12, 'length', 12)])
+def test_an_answer_that_would_come_too_late_is_cut_short(
+        monkeypatch, deadline, tokens, finish, latency):
+    model, target = load('llama'), lived('llama')
+    now = [0.0]
+    monkeypatch.setattr('infmllm_ros.engine.asking.perf_counter', lambda: now[0])
+
+    def tick(*_):       # each forward pass takes one second
+        now[0] += 1
+
+    hook = model.model.get_input_embeddings().register_forward_hook(tick)
+    try:
+        with says(model, words(model, 12, 0).tolist()):
+            answer = target.answer(QUESTION, max_tokens=12, deadline_s=deadline)
+        assert (answer.tokens, answer.finish, answer.latency_s) == (tokens, finish, latency)
+        now[0] = 0
+        late = target.answer(QUESTION, choices=['a dark red', 'no'], deadline_s=.5)
+        assert (late.finish, late.text, late.choice) == ('deadline', '', None)
+        assert target.answer(QUESTION, choices=['yes', 'no'], deadline_s=9).finish == 'choice'
+    finally:
+        hook.remove()
+
+
 def test_sampling_is_seeded():
     target = lived('llama')
 
@@ -354,7 +379,7 @@ def test_a_long_question_is_refused_with_its_length_and_the_limit(length):
     {'max_tokens': 0}, {'max_tokens': -1}, {'max_tokens': 10**6}, {'temperature': -1.0},
     {'temperature': float('nan')}, {'top_p': 0.0}, {'top_p': 1.5}, {'choices': []},
     {'choices': ['yes']}, {'choices': ['yes', '']}, {'choices': ['yes', 'yes']},
-    {'choices': ['yes', 'no' * 100]}])
+    {'choices': ['yes', 'no' * 100]}, {'deadline_s': 0}, {'deadline_s': float('nan')}])
 def test_answer_settings_out_of_range_are_refused(how):
     target = lived('llama')
     with pytest.raises(QuestionError) as refusal:

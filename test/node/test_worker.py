@@ -55,9 +55,9 @@ class Session:
         self._step('observe', image)
         self.newest = stamp_ns
 
-    def ask(self, question, **settings):
+    def ask(self, question, deadline_s, **settings):
         self._step('ask', question)
-        return Asking(self)
+        return Asking(self, deadline_s)
 
     def tell(self, text):
         self._step('tell', text)
@@ -73,8 +73,9 @@ class Session:
 class Asking:
     """Says three words, and waits after each."""
 
-    def __init__(self, session):
+    def __init__(self, session, deadline_s):
         self.session, self.cancelled, self.answer = session, False, None
+        self.late = deadline_s < 100
 
     def cancel(self):
         self.cancelled = True
@@ -90,7 +91,8 @@ class Asking:
             said += word
             yield word
             assert self.session.words.wait(TIMEOUT)
-        self.answer = Answer(said, 'cancelled' if self.cancelled else 'stop', 3, 0.1, 0.2,
+        finish = 'cancelled' if self.cancelled else 'deadline' if self.late else 'stop'
+        self.answer = Answer(said, finish, 3, 0.1, 0.2,
                              self.session.newest, '')
 
 
@@ -248,6 +250,31 @@ def test_choices_are_scored_not_generated(worker, session, listener):
     outcome = listener.outcome(question)
     assert (outcome.answer.choice, outcome.answer.finish) == (1, 'choice')
     assert not listener.pieces
+
+
+def test_a_question_whose_deadline_passes_while_it_waits_is_told_before_its_turn(
+        worker, session, listener):
+    worker.offer(Frame('frame', 1))
+    listener.wait(lambda: listener.seen)
+    session.words.clear()
+    running = ask(worker, 'running')
+    listener.wait(lambda: listener.pieces)
+    late, patient = ask(worker, 'late', deadline_s=1e-9), ask(worker, 'patient', deadline_s=1e9)
+    session.words.set()
+    assert listener.outcome(patient).status == Status.OK
+    assert listener.outcome(running).status == Status.OK
+    assert list(listener.outcomes) == [late, running, patient]
+    outcome = listener.outcome(late)
+    assert (outcome.status, outcome.answer) == (Status.EXPIRED, None)
+    assert '1e-09 s' in outcome.message
+    assert ('ask', 'late') not in session.calls
+
+
+def test_an_answer_cut_short_by_its_deadline_says_so(worker, session, listener):
+    worker.offer(Frame('frame', 1))
+    outcome = listener.outcome(ask(worker, deadline_s=60))
+    assert outcome.status == Status.EXPIRED
+    assert outcome.answer.text and '60 s' in outcome.message
 
 
 def test_a_question_before_any_frame_is_refused(worker, session, listener):
