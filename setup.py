@@ -42,6 +42,7 @@ setup(
     ],
     extras_require={
         'replay': ['opencv-python-headless', 'rosbags>=0.11,<0.12'],
+        'schema': ['jsonschema', 'llguidance'],
         'test': ['hypothesis', 'pytest'],  # colcon test runs pytest because it is named here
     },
     zip_safe=False,

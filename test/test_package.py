@@ -32,7 +32,10 @@ KEYS = {
     'cv2': 'python3-opencv',
     'huggingface_hub': None,
     'jinja2': 'python3-jinja2',
+    'jsonschema': 'python3-jsonschema',
+    'llguidance': None,     # optional, and no rosdep key
     'numpy': 'python3-numpy',
+    'referencing': None,    # of jsonschema
     'rosbags': 'python3-rosbags-pip',
     'safetensors': None,
     'tf2_ros': 'tf2_ros_py',

@@ -61,6 +61,8 @@ class Answer:
         Index of the best choice, where choices were given.
     probabilities : tuple of float
         Of each choice; they sum to 1.
+    problem : str or None
+        Why the text does not fit the schema, '' if it does; None if there was no schema.
     evidence : tuple of Evidence
         The retained frames that the answer's tokens attended to most, best first; the attention of
         the queries that predicted the answer's tokens, averaged over them, the heads, and the
@@ -78,6 +80,12 @@ class Answer:
     probabilities: tuple[float, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     token_ids: tuple[int, ...] = ()
+    problem: str | None = None
+
+    @property
+    def valid(self) -> bool:
+        """Whether the text is JSON that fits the schema; False if there was none."""
+        return self.problem == ''
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,9 @@ from . import intake, retention
 from .answer import Answer, Evidence
 from .chunk import Chunk
 from .decode import Detokenizer, Sampler, Sampling
+from .errors import QuestionError
 from .policies import Role
+from .schema import Schema
 
 if TYPE_CHECKING:
     from .session import StreamingSession
@@ -48,8 +50,10 @@ class Asking:
     """
 
     def __init__(self, session: StreamingSession, question: Chunk, max_tokens: int,
-                 remember: bool, sampling: Sampling, deadline_s: float) -> None:
+                 remember: bool, sampling: Sampling, deadline_s: float,
+                 schema: Schema | None = None) -> None:
         self.session, self.question, self.remember = session, question, remember
+        self.schema = schema
         self.answer: Answer | None = None
         self._start = perf_counter()
         self._end_by = self._start + deadline_s
@@ -91,8 +95,11 @@ class Asking:
         Raises
         ------
         QuestionError
-            If the choices are fewer than two, empty, repeated or longer than `max_answer`.
+            If the choices are fewer than two, empty, repeated or longer than `max_answer`, or if
+            there is a schema.
         """
+        if self.schema is not None:
+            raise QuestionError('choices and a schema cannot go together: give one of them')
         tokens = intake.choice_ids(choices, self.session.prompt, self.session.settings.max_answer)
         try:
             first = self.prefill()
@@ -146,10 +153,12 @@ class Asking:
         newest = session.newest
         session.answers += 1
         session.timings['decode_s'] = (now - first) / max(1, len(tokens) - 1)
+        problem = self.schema.problem(text) if self.schema else None
         answer = Answer(
             text, reason, len(tokens), first - self._start, now - self._start,
             newest.stamp_ns if newest else None, newest.camera if newest else '',
-            evidence=self._evidence(), token_ids=tuple(tokens), **choice)
+            evidence=self._evidence(), token_ids=tuple(tokens), problem=problem,
+            **choice)
         if self.remember:
             end = torch.cat((torch.tensor(unread, dtype=torch.long), session.prompt.reopen()))
             session.feed(Chunk(end), Role.ANSWER)
@@ -189,13 +198,15 @@ class Asking:
     def _run(self, max_tokens: int, sampling: Sampling) -> Iterator[str]:
         session = self.session
         sampler = Sampler(sampling, session.model.device)
+        guide = self.schema.guide(session.model.tokenizer, session.prompt.stop_ids,
+                                  session._vocabulary) if self.schema else None
         detokenizer = Detokenizer(session.model.tokenizer)
         tokens: list[int] = []
         reason, fed, step_s = '', 0, session.timings['decode_s']
         try:
             logits = self.prefill()
             while not (reason := reason or self._halted()):
-                token = sampler(logits)
+                token = sampler(guide(logits) if guide else logits)
                 self._first = self._first or perf_counter()
                 if token in session.prompt.stop_ids:
                     reason = 'stop'
@@ -203,6 +214,9 @@ class Asking:
                 tokens.append(token)
                 if piece := detokenizer(token):
                     yield piece
+                if guide and guide.take(token):
+                    reason = 'stop'
+                    break
                 reason = 'length' if len(tokens) == max_tokens else self._halted(step_s)
                 if not reason:
                     began = perf_counter()

@@ -66,12 +66,12 @@ def seconds(deadline_s: float | None) -> float:
     Raises
     ------
     QuestionError
-        If it is no time at all.
+        If it is negative or no number.
     """
     if deadline_s is None:
         return float('inf')
-    if not deadline_s > 0:
-        raise QuestionError(f'deadline_s is {deadline_s}, must be a number of seconds above 0')
+    if not deadline_s >= 0:
+        raise QuestionError(f'deadline_s is {deadline_s}, must be a number of seconds from 0 up')
     return deadline_s
 
 

@@ -39,6 +39,7 @@ from .models import StreamingModel
 from .policies import Policy, Role
 from .positions import NO_FRAME
 from .rope import RopeMap
+from .schema import Schema
 
 
 class StreamingSession:
@@ -203,7 +204,7 @@ class StreamingSession:
 
     def ask(self, question: str, *, max_tokens: int | None = None, remember: bool | None = None,
             temperature: float = 0.0, top_p: float = 1.0, seed: int = 0,
-            deadline_s: float | None = None) -> Asking:
+            deadline_s: float | None = None, schema: str = '') -> Asking:
         """
         Ask; iterate over the result to decode, piece by piece of text.
 
@@ -219,6 +220,8 @@ class StreamingSession:
             See :class:`~infmllm_ros.engine.decode.Sampling`.
         deadline_s : float, optional
             Seconds from now by which the answer must be there: one that takes longer is cut short.
+        schema : str
+            JSON Schema that the answer must fit; see :class:`~infmllm_ros.engine.schema.Schema`.
 
         Raises
         ------
@@ -237,7 +240,7 @@ class StreamingSession:
             self._admit(len(ids) + max_tokens + len(self.prompt.reopen()))
         self._asking = Asking(
             self, Chunk(ids), max_tokens, remember, Sampling(temperature, top_p, seed),
-            intake.seconds(deadline_s))
+            intake.seconds(deadline_s), Schema(schema) if schema else None)
         return self._asking
 
     def answer(self, question: str, *, choices: Sequence[str] | None = None, **options: Any,

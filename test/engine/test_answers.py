@@ -379,7 +379,7 @@ def test_a_long_question_is_refused_with_its_length_and_the_limit(length):
     {'max_tokens': 0}, {'max_tokens': -1}, {'max_tokens': 10**6}, {'temperature': -1.0},
     {'temperature': float('nan')}, {'top_p': 0.0}, {'top_p': 1.5}, {'choices': []},
     {'choices': ['yes']}, {'choices': ['yes', '']}, {'choices': ['yes', 'yes']},
-    {'choices': ['yes', 'no' * 100]}, {'deadline_s': 0}, {'deadline_s': float('nan')}])
+    {'choices': ['yes', 'no' * 100]}, {'deadline_s': -1}, {'deadline_s': float('nan')}])
 def test_answer_settings_out_of_range_are_refused(how):
     target = lived('llama')
     with pytest.raises(QuestionError) as refusal:

@@ -1,0 +1,102 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Answers that must be JSON of a given form: enforced, or checked with the raw text kept."""
+
+import json
+import sys
+import urllib.request
+
+from infmllm_ros.engine import QuestionError
+import pytest
+from test_answers import lived, QUESTION, says
+from zoo import load
+
+FORM = {
+    'type': 'object', 'additionalProperties': False, 'required': ['light', 'cars'],
+    'properties': {'light': {'enum': ['red', 'green', 'none']},
+                   'cars': {'type': 'integer', 'minimum': 0, 'maximum': 99}}}
+SCHEMA = json.dumps(FORM)
+
+
+@pytest.mark.parametrize('family', ['llama', 'qwen3', 'smolvlm', 'gemma3'])
+def test_random_words_become_json_of_the_form(family):
+    target = lived(family, max_answer=64)
+    held = target.kept(0)
+    for seed in range(4):
+        asking = target.ask(QUESTION, schema=SCHEMA, temperature=5.0, seed=seed)
+        pieces = ''.join(asking)
+        answer = asking.answer
+        value = json.loads(answer.text)
+        assert value.keys() == {'light', 'cars'} and value['cars'] in range(100)
+        assert value['light'] in ('red', 'green', 'none')
+        assert (answer.finish, answer.problem, answer.valid) == ('stop', '', True)
+        assert pieces == answer.text == json.dumps(value, ensure_ascii=False)
+    assert target.kept(0).equal(held)
+
+
+def test_json_that_does_not_come_to_its_end_is_not_valid():
+    target = lived('llama')
+    answer = target.answer(QUESTION, schema=SCHEMA, max_tokens=3)
+    assert answer.finish == 'length' and not answer.valid
+    assert answer.text.startswith('{') and 'no JSON' in answer.problem
+    assert not target.answer(QUESTION, max_tokens=3).valid
+
+
+@pytest.mark.parametrize(('said', 'problem'), [
+    ('{"light": "red", "cars": 3}', ''), ('{"light": "red"}', "'cars' is a required"),
+    ('{"light": "blue", "cars": 3}', '$.light'), ('The light is red.', 'no JSON'),
+    ('{"light": "red", "cars": NaN}', 'NaN'), ('[' * 2000, 'no JSON')])
+def test_without_a_guide_the_answer_is_checked_and_kept_as_it_is(monkeypatch, said, problem):
+    monkeypatch.setitem(sys.modules, 'llguidance', None)    # an import of it fails
+    model = load('llama')
+    tokens = model.tokenizer(said, add_special_tokens=False).input_ids
+    target = lived('llama', max_answer=len(tokens))
+    with says(model, tokens):
+        answer = target.answer(QUESTION, schema=SCHEMA)
+    assert answer.text == said
+    assert answer.valid == (not problem)
+    assert problem in answer.problem and '\n' not in answer.problem
+    assert len(answer.problem) < 300
+
+
+@pytest.mark.parametrize('schema', [
+    'no JSON', '[]', '"text"', '{"type": "no such type"}', '{"type": ', '[' * 100000,
+    '{"properties": 3}'])
+def test_what_is_no_schema_is_refused(schema):
+    target = lived('llama', frames=1)
+    held = target.kept(0)
+    with pytest.raises(QuestionError, match='no JSON Schema') as refusal:
+        target.answer(QUESTION, schema=schema)
+    assert '\n' not in str(refusal.value) and len(str(refusal.value)) < 300
+    assert target.kept(0).equal(held)
+
+
+def test_a_schema_and_choices_are_refused():
+    with pytest.raises(QuestionError, match='one of them'):
+        lived('llama', frames=1).answer(QUESTION, schema=SCHEMA, choices=['yes', 'no'])
+
+
+def test_nothing_is_fetched_for_a_reference(monkeypatch):
+    fetched = []
+    monkeypatch.setattr(urllib.request, 'urlopen', lambda *args, **_: fetched.append(args))
+    answer = lived('llama', frames=1).answer(
+        QUESTION, schema='{"$ref": "http://127.0.0.1:9/form.json"}', max_tokens=2)
+    assert not fetched and not answer.valid
+
+
+def test_without_jsonschema_the_remedy_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'jsonschema', None)
+    with pytest.raises(QuestionError, match='pip install jsonschema'):
+        lived('llama', frames=1).answer(QUESTION, schema=SCHEMA)
