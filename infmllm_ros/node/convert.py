@@ -73,6 +73,7 @@ def answer_message(question: Question, outcome: Outcome, max_chars: int) -> Answ
         message.text = answer.text
         message.finish_reason = answer.finish
         message.tokens = answer.tokens
+        message.valid = answer.valid
         message.time_to_first_token = answer.ttft_s
         message.choice = -1 if answer.choice is None else answer.choice
         message.probabilities = list(answer.probabilities)

@@ -27,6 +27,7 @@ from infmllm_msgs.msg import Answer, AnswerChunk, CacheStats, Query
 from infmllm_ros import images
 from infmllm_ros.engine import EngineError
 from infmllm_ros.node import convert, diagnostics, parameters, waiting
+from infmllm_ros.node.asking import AskAction
 from infmllm_ros.node.camera import CameraInput
 from infmllm_ros.node.loading import open_session
 from infmllm_ros.node.mailbox import Frame
@@ -97,6 +98,8 @@ class InfmllmNode(LifecycleNode):
         self.create_subscription(String, 'query', self._on_query, 10)
         self.create_subscription(Query, 'query_request', self._on_query_request, 10)
         self.create_subscription(String, 'tell', self._on_tell, 10)
+        self._goals = AskAction(self, lambda: self._is_active('goal'), self._ask,
+                                self._cancel_one)
         # A callback that awaits holds its group: `reset` must not hold up all the others.
         self.create_service(Trigger, 'reset', self._on_reset,
                             callback_group=ReentrantCallbackGroup())
@@ -276,12 +279,14 @@ class InfmllmNode(LifecycleNode):
         if error is not None:
             self.get_logger().error(f'text not remembered: {one_line(error)}')
 
-    def _ask(self, query: Query) -> None:
+    def _ask(self, query: Query, expect: Callable[[Question], None] | None = None) -> None:
         if not self._is_active('question'):
             return
         self._queries += 1
         question = Question(query.question, query.id or f'query-{self._queries}',
                             tuple(query.choices), deadline_s=query.deadline or float('inf'))
+        if expect is not None:
+            expect(question)
         refusal = self._refusal(query)
         if refusal:
             self.answered(question, Outcome(Status.BAD_QUERY, refusal))
@@ -289,7 +294,7 @@ class InfmllmNode(LifecycleNode):
         question.settings = {
             'remember': convert.remember(query.memory, self._value('remember')),
             'max_tokens': query.max_tokens or None, 'temperature': self._value('temperature'),
-            'seed': self._value('seed')}
+            'seed': self._value('seed'), 'schema': query.schema}
         self._worker.ask(question)
 
     def _refusal(self, query: Query) -> str:
@@ -298,7 +303,7 @@ class InfmllmNode(LifecycleNode):
         if len(query.id) > convert.MAX_ID:
             return (f'the id has {len(query.id)} characters, the most is {convert.MAX_ID}: '
                     'shorten it')
-        size = len(query.question) + sum(map(len, query.choices))
+        size = len(query.question) + len(query.schema) + sum(map(len, query.choices))
         limit = self._value('max_query_chars')
         if size > limit:
             return (f'the question has {size} characters, the most is {limit}: shorten it, or '
@@ -333,6 +338,10 @@ class InfmllmNode(LifecycleNode):
         response.message = one_line(error) if error else 'all but the system prompt is forgotten'
         return response
 
+    def _cancel_one(self, question: Question) -> None:
+        if self._worker is not None:
+            self._worker.cancel('stopped by its client', question)
+
     def _on_cancel(self, request: Trigger.Request,
                    response: Trigger.Response) -> Trigger.Response:
         count = self._worker.cancel('stopped on request') if self._worker else 0
@@ -362,7 +371,9 @@ class InfmllmNode(LifecycleNode):
 
     def piece(self, question: Question, text: str) -> None:
         """Publish a piece of an answer."""
-        self._publish(self._chunks, convert.chunk_message(question, text, last=False))
+        chunk = convert.chunk_message(question, text, last=False)
+        self._publish(self._chunks, chunk)
+        self._goals.piece(question, chunk)
         question.pieces += 1
 
     def answered(self, question: Question, outcome: Outcome) -> None:
@@ -377,8 +388,9 @@ class InfmllmNode(LifecycleNode):
         rest = answer.text if answer is not None and answer.finish == 'choice' else ''
         self._publish(self._chunks, convert.chunk_message(question, rest, last=True))
         self._publish(self._texts, String(data=answer.text if answer else ''))
-        self._publish(self._answers, convert.answer_message(
-            question, outcome, self._value('max_query_chars')))
+        message = convert.answer_message(question, outcome, self._value('max_query_chars'))
+        self._publish(self._answers, message)
+        self._goals.answered(question, message)
 
     def failed(self, job: str, error: Exception) -> None:
         """Report a job that raised; the worker goes on."""

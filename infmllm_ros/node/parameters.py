@@ -77,7 +77,7 @@ _OPTIONS = (
     Option('max_answer_tokens', 256, '[tokens] Longest answer; room for it is kept beside the '
            'budget.', 1, 65536),
     Option('max_query_chars', 4000, '[characters] A question with more than this, its choices '
-           'counted, is refused before the model sees it.', 1, 1000000, changes=LIVE),
+           'and schema counted, is refused before the model sees it.', 1, 1000000, changes=LIVE),
     Option('busy', 'queue', 'What becomes of a question that comes while another is answered. '
            'queue: it waits for its turn; newest: it waits, in the place of those that waited; '
            'interrupt: it ends the running answer, too; reject: it is refused as BUSY. Those that '

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 import time
@@ -92,8 +93,10 @@ class Outcome:
     answer: Answer | None = None
 
 
-def refused(question: Question) -> Outcome:
-    """Say that a question's deadline passed before its turn came."""
+def expired(question: Question) -> Outcome | None:
+    """Say that a question's deadline passed before its turn came; None if it has time."""
+    if question.left_s > 0:
+        return None
     return Outcome(Status.EXPIRED, f'its deadline of {question.deadline_s:g} s passed while the '
                    'model was busy: allow more time, or set busy to interrupt')
 
@@ -138,7 +141,7 @@ class Waiting:
         if self.busy in ('newest', 'interrupt'):
             replaced = Outcome(Status.REPLACED, f'a newer question came, and busy is {self.busy}: '
                                'ask again, or set busy to queue')
-            ended = self.clear(replaced)
+            ended = self.drop(lambda _: replaced)
             if self.busy == 'interrupt' and running is not None:
                 running.ending = running.ending or replaced
         elif len(self._questions) >= self.size:
@@ -152,14 +155,8 @@ class Waiting:
         """Take the oldest out."""
         return self._questions.popleft()
 
-    def clear(self, outcome: Outcome) -> Ended:
-        """Drop all, with the same outcome."""
-        ended = [(question, outcome) for question in self._questions]
-        self._questions.clear()
+    def drop(self, ending: Callable[[Question], Outcome | None]) -> Ended:
+        """Take out those for which `ending` knows how they end."""
+        ended = [(q, outcome) for q in self._questions if (outcome := ending(q))]
+        self._questions = deque(q for q in self._questions if q not in dict(ended))
         return ended
-
-    def expire(self) -> Ended:
-        """Drop those whose deadline has passed."""
-        late = [question for question in self._questions if question.left_s <= 0]
-        self._questions = deque(q for q in self._questions if q not in late)
-        return [(question, refused(question)) for question in late]

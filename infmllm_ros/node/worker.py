@@ -34,7 +34,7 @@ from typing import Any, Protocol
 from infmllm_ros.engine import QuestionError, Stats, StreamingSession
 from infmllm_ros.node.loading import release
 from infmllm_ros.node.mailbox import Frame, Mailbox
-from infmllm_ros.node.questions import Ended, Outcome, Question, refused, Status, Waiting
+from infmllm_ros.node.questions import Ended, expired, Outcome, Question, Status, Waiting
 
 
 class Listener(Protocol):
@@ -162,12 +162,13 @@ class Worker:
             self._wake.notify()
         self._tell(ended)
 
-    def cancel(self, reason: str) -> int:
-        """Stop the running answer and drop the waiting questions; returns how many in all."""
+    def cancel(self, reason: str, only: Question | None = None) -> int:
+        """Stop the running answer and drop the waiting ones, or `only` one; returns how many."""
         outcome = Outcome(Status.CANCELLED, reason)
         with self._wake:
-            ended = self.questions.clear(outcome)
-            running = self._question
+            ended = self.questions.drop(
+                lambda question: outcome if only in (None, question) else None)
+            running = self._question if only in (None, self._question) else None
             if running is not None:
                 running.ending = running.ending or outcome
             self._heed()
@@ -182,7 +183,7 @@ class Worker:
     def _expire(self) -> None:
         """Answer those whose deadline has passed while they waited."""
         with self._wake:
-            ended = self.questions.expire()
+            ended = self.questions.drop(expired)
         self._tell(ended)
 
     def _tell(self, ended: Ended) -> None:
@@ -334,10 +335,12 @@ class Worker:
         if question.seen is None:
             return Outcome(Status.NO_FRAME, 'no frame has been seen yet: check that the camera '
                            'publishes on the image topic, then ask again')
-        left_s = question.left_s
-        if left_s <= 0:
-            return refused(question)
-        asking = self._session.ask(question.context + question.text, deadline_s=left_s, **question.settings)
+        late = expired(question)
+        if late is not None:
+            return late
+        asking = self._session.ask(
+            question.context + question.text, deadline_s=max(0.0, question.left_s),
+            **question.settings)
         with self._wake:
             self._asking = asking
             self._heed()
@@ -354,7 +357,7 @@ class Worker:
             return Outcome(
                 Status.EXPIRED, f'cut short by its deadline of {question.deadline_s:g} s: allow '
                 'more time, or ask for less', answer)
-        return Outcome(Status.OK, answer=answer)
+        return Outcome(Status.OK, answer.problem or '', answer)
 
     def _fail(self, job: str, error: Exception) -> None:
         with self._wake:
