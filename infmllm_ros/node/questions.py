@@ -157,6 +157,7 @@ class Waiting:
 
     def drop(self, ending: Callable[[Question], Outcome | None]) -> Ended:
         """Take out those for which `ending` knows how they end."""
-        ended = [(q, outcome) for q in self._questions if (outcome := ending(q))]
-        self._questions = deque(q for q in self._questions if q not in dict(ended))
-        return ended
+        ended = {q: outcome for q in self._questions if (outcome := ending(q))}
+        if ended:
+            self._questions = deque(q for q in self._questions if q not in ended)
+        return list(ended.items())

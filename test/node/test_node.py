@@ -213,10 +213,13 @@ def test_diagnostics_name_every_part(node, robot, seen):
     ('What?', {'max_tokens': MOST + 1}, str(MOST)),
     ('What?', {'memory': 9}, 'MEMORY_'),
     ('What?', {'choices': ['yes']}, 'two'),
+    ('What?', {'deadline': float('nan')}, 'nan'),
+    ('What?', {'schema': ' ' * 1000 + '{}'}, '1000'),
+    ('What?', {'choices': ['yes', 'no'], 'schema': '{}'}, 'one of them'),
     ('What?', {'id': 'i' * 300}, '200'),
     ('What?', {'choices': ['yes', 'y' * 5000]}, '1000'),
 ], ids=['empty', 'blank', '1 MB', 'too many tokens', 'max_tokens', 'memory', 'one choice',
-        'long id', 'long choice'])
+        'deadline', 'long schema', 'choices and schema', 'long id', 'long choice'])
 def test_a_bad_question_gets_one_clear_line_and_the_node_goes_on(
         node, robot, seen, question, fields, named):
     before = len(node.lines('BAD_QUERY'))
