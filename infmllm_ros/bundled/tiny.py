@@ -16,15 +16,15 @@
 Tiny random models of every supported family, as whole Hugging Face folders.
 
 They know nothing, but each has the shape of its family: config, tokenizer with the family's
-special tokens and chat template, image-processor settings, generation settings, weights. Tests
-and the demo load them as they would load a downloaded checkpoint.
+special tokens and chat template, settings of the processor and of generation, weights in shards,
+each in the files that the family's checkpoints have. Tests and the demo load them as they would
+load a downloaded checkpoint.
 
 ``python -m infmllm_ros.bundled.tiny FAMILY FOLDER`` writes one.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 import sys
@@ -39,6 +39,7 @@ import torch
 import transformers
 
 from .dialects import SPECIALS, TEMPLATES
+from .layout import lay_out
 
 _DELTA_NET = {
     'head_dim': 32,
@@ -145,10 +146,10 @@ def make_tiny(family: str, folder: str | os.PathLike, seed: int = 0, **text: Any
     model.generation_config = transformers.GenerationConfig(
         pad_token_id=pad, bos_token_id=bos, eos_token_id=[end, pad]
     )
+    size = sum(weights.nbytes for weights in model.state_dict().values())
     with quiet():
-        model.save_pretrained(folder)
-    if settings:
-        (folder / 'preprocessor_config.json').write_text(json.dumps(settings, indent=2) + '\n')
+        model.save_pretrained(folder, max_shard_size=size // 2)     # in shards, as large ones are
+    lay_out(folder, family, TEMPLATES[family], settings)
     return str(folder)
 
 

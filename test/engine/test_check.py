@@ -28,7 +28,7 @@ from infmllm_ros.engine import (
 from infmllm_ros.engine.check import Comparison, main
 import pytest
 import transformers
-from zoo import changed, copy, folder, load, plain, show
+from zoo import changed, copy, folder, load, plain, shards, show
 
 
 def run(capsys, *arguments):
@@ -73,7 +73,8 @@ def test_a_model_that_works_is_said_to(family, capsys):
     ('qwen2_5_vl', {}, 'M-RoPE, default, half, 16 of 16 channels')])
 def test_the_rotation_is_named_before_the_weights(family, changes, told, tmp_path, capsys):
     place = copy(family, tmp_path, changed(**changes) if changes else '')
-    (place / 'model.safetensors').unlink()
+    for path in shards(place):
+        path.unlink()
     status, found = run(capsys, place)
     assert found['rotation'] == told and 'memory' in found and 'weights' in found
     assert status == 1

@@ -15,7 +15,6 @@
 """Families: from a folder to a model, and from a frame to its tokens and features."""
 
 import json
-import os
 import shutil
 
 from infmllm_ros.engine import inspect_model, load_model
@@ -209,7 +208,8 @@ def test_the_shapes_of_the_cache_are_known_without_weights(family):
 
 def test_inspecting_needs_no_weights(tmp_path):
     folder = zoo.copy('smolvlm', tmp_path)
-    (folder / 'model.safetensors').unlink()
+    for shard in zoo.shards(folder):
+        shard.unlink()
     assert inspect_model(str(folder)).adapter.sees
     assert 'load the weights' in refusal(load_model, folder)
 
@@ -243,20 +243,23 @@ def test_a_hub_model_in_the_cache_needs_no_network(tmp_path, monkeypatch, shards
     (home / 'refs' / 'main').write_text('a' * 40)
     folder = home / 'snapshots' / ('a' * 40)
     shutil.copytree(zoo.folder('smolvlm'), folder)
-    if shards > 1:
-        os.remove(folder / 'model.safetensors')
-        zoo.plain('smolvlm').save_pretrained(folder, max_shard_size='200KB')
+    if shards == 1:
+        for name in ('model.safetensors.index.json', *zoo.shards(folder)):
+            (folder / name).unlink()
+        zoo.plain('smolvlm').save_pretrained(folder)
+    assert len(zoo.shards(folder)) == shards
     model = load_model('someone/model', device='cpu')
     assert (model.spec.name, model.spec.source) == ('someone/model', str(folder))
-    os.remove(sorted(folder.glob('*.safetensors'))[-1])
+    zoo.shards(folder)[-1].unlink()
     line = refusal(load_model, 'someone/model', device='cpu')
     assert "weights of 'someone/model'" in line and 'network' in line
 
 
 def test_weights_that_the_cache_lacks_are_downloaded_but_only_to_load_them(tmp_path, monkeypatch):
     folder = zoo.copy('smolvlm', tmp_path)
-    shards = {'model.safetensors': (folder / 'model.safetensors').read_bytes()}
-    os.remove(folder / 'model.safetensors')
+    shards = {path.name: path.read_bytes() for path in zoo.shards(folder)}
+    for path in zoo.shards(folder):
+        path.unlink()
     asked = []
 
     def download(name, allow_patterns, local_files_only=False):
@@ -322,10 +325,9 @@ def test_a_filter_that_nobody_uses_is_refused(tmp_path):
 
 def test_the_template_beside_the_tokenizer_of_older_checkpoints_is_used(tmp_path):
     folder = zoo.copy('qwen2_5_vl', tmp_path)
-    own = (folder / 'chat_template.jinja').read_text()
-    (folder / 'chat_template.jinja').unlink()
-    marked = own.replace('assistant\n', 'robot\n')
-    (folder / 'chat_template.json').write_text(json.dumps({'chat_template': marked}))
+    path = folder / 'chat_template.json'
+    own = json.loads(path.read_text())['chat_template']
+    path.write_text(json.dumps({'chat_template': own.replace('assistant\n', 'robot\n')}))
     prompt = inspect_model(folder).adapter.prompt
     asked = zoo.load('qwen2_5_vl').tokenizer.decode(prompt.question('Where?'))
     assert asked.endswith('<|im_start|>robot\n')

@@ -22,7 +22,7 @@ from infmllm_ros.engine.errors import ModelError
 from infmllm_ros.engine.models import Prompt
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, ProcessorMixin
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
 from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
@@ -46,8 +46,12 @@ MEDIA = {
 
 
 def tokens(family):
-    """Load the tokenizer of a tiny folder with transformers alone."""
-    return AutoTokenizer.from_pretrained(zoo.folder(family))
+    """Load the tokenizer of a tiny folder with transformers alone, its processor's template too."""
+    tokenizer = AutoTokenizer.from_pretrained(zoo.folder(family))
+    if family in zoo.SIGHTED:
+        processor, _ = ProcessorMixin.get_processor_dict(zoo.folder(family))
+        tokenizer.chat_template = processor['chat_template']
+    return tokenizer
 
 
 def prompt(family):

@@ -17,7 +17,7 @@
 from pathlib import Path
 
 from infmllm_ros.bundled.tiny import FAMILIES, make_tiny
-from infmllm_ros.engine import load_model
+from infmllm_ros.engine import inspect_model, load_model
 import pytest
 import torch
 import transformers
@@ -30,8 +30,28 @@ def test_tiny_folders_are_the_same_for_the_same_seed(family, tmp_path):
         for name, seed in (('one', 0), ('two', 0), ('other', 1)))
     for path in one.iterdir():
         assert path.read_bytes() == (two / path.name).read_bytes(), path.name
-    weights = 'model.safetensors'
-    assert (one / weights).read_bytes() != (other / weights).read_bytes()
+    shards = sorted(one.glob('model-*.safetensors'))
+    assert len(shards) >= 2
+    assert all(path.read_bytes() != (other / path.name).read_bytes() for path in shards)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_transformers_reads_a_tiny_folder_as_it_reads_a_checkpoint(family, tmp_path):
+    folder = make_tiny(family, tmp_path)
+    spec = inspect_model(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    if not spec.adapter.sees:
+        assert tokenizer.chat_template == spec.tokenizer.chat_template
+        return
+    turn = [{'role': 'user', 'content': [{'type': 'image'}, {'type': 'text', 'text': 'Where?'}]}]
+    settings, _ = transformers.image_processing_utils.ImageProcessingMixin.get_image_processor_dict(
+        folder)
+    assert settings['image_processor_type'] in dir(transformers)
+    processor, _ = transformers.ProcessorMixin.get_processor_dict(folder)
+    assert 'Where?' in tokenizer.apply_chat_template(
+        turn, chat_template=processor['chat_template'], tokenize=False)
+    name = tokenizer.init_kwargs['processor_class']
+    assert processor.get('processor_class', name) == name and hasattr(transformers, name)
 
 
 def test_tiny_folders_leave_the_random_state_alone(tmp_path):

@@ -193,6 +193,11 @@ def copy(family: str, place: Path, changes: str = '') -> Path:
     return Path(shutil.copytree(folder(family, changes), place / family))
 
 
+def shards(place: Path) -> list[Path]:
+    """List the weight files of a folder."""
+    return sorted(place.glob('model*.safetensors'))
+
+
 def refusal(call, *args, **kwargs) -> str:
     """Call, and give the one line of the ModelError that must come."""
     with pytest.raises(ModelError) as caught:
