@@ -188,7 +188,7 @@ class Pass:
                  ahead: torch.Tensor | None = None) -> None:
         self.cache, self.rows, self.evidence, self.sparse = cache, rows, evidence, sparse
         self.among, self.glance, self.ahead = among, glance, ahead
-        self._masks: dict[tuple[int, int, int], torch.Tensor] = {}
+        self._masks: dict[tuple, torch.Tensor] = {}
 
     def attend(self, module: nn.Module, query: torch.Tensor, key: torch.Tensor,
                value: torch.Tensor, scaling: float | None) -> torch.Tensor:
@@ -251,7 +251,7 @@ class Pass:
 
     def _mask(self, queries: int, held: int, window: int, device: torch.device) -> torch.Tensor:
         """Let each query see `window` - 1 tokens before it, itself, and `ahead`: bool [q, K]."""
-        shape = queries, held, window
+        shape = queries, held, window, device
         if shape not in self._masks:
             column = torch.arange(held, device=device)
             place = torch.arange(held - queries, held, device=device)[:, None]
@@ -261,7 +261,7 @@ class Pass:
 
     def _last(self, rows: torch.Tensor, past: int) -> torch.Tensor:
         """Give the last slot that each of some rows of the chunk, behind `past` slots, sees."""
-        return past + (rows if self.ahead is None else self.ahead[rows])
+        return past + (rows if self.ahead is None else self.ahead.to(rows.device)[rows])
 
     def _probabilities(self, query: torch.Tensor, key: torch.Tensor, scaling: float,
                        last: torch.Tensor | None, hidden: torch.Tensor | None) -> torch.Tensor:
@@ -313,9 +313,9 @@ class Pass:
                         hidden: torch.Tensor | None) -> None:
         past = key.shape[2] - query.shape[2]
         if self.among is not None:
-            unlike = slots.unlike(self.among)[:, None, None]
+            unlike = slots.unlike(self.among)[:, None, None].to(key.device)
             hidden = unlike if hidden is None else unlike | hidden
         slots.add_window(sum(
             self._probabilities(
                 query[:, :, rows], key, scaling, self._last(rows, past), hidden).sum(2)
-            for rows in self.rows.split(ROWS_AT_ONCE)))
+            for rows in self.rows.to(key.device).split(ROWS_AT_ONCE)))

@@ -115,9 +115,10 @@ def memory_bytes(spec: ModelSpec, policy: Policy, room: Plan, dtype: torch.dtype
             + fixed_bytes(layers, room.headroom, dtype.itemsize))
 
 
-def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, settings: Settings) -> Plan:
+def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, settings: Settings,
+         ranks: int = 1) -> Plan:
     """
-    Turn a budget into slots.
+    Turn a budget into slots; one in bytes is what each of so many `ranks` may take.
 
     Headroom above the budget holds whichever is largest, a chunk of text, a frame, or a question
     with its answer, and the policy's probe after it.
@@ -140,7 +141,7 @@ def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, settings: Settings
     least = prefix + frame + text
     what = 'a question' if text == question else f'text ({policy.name})'
     needs = f'system prompt and sinks {prefix}, one frame {frame}, {what} {text} tokens'
-    layers = layer_specs(spec.config.get_text_config(decoder=True))
+    layers = layer_specs(spec.config.get_text_config(decoder=True), ranks)
     window = max(layer.window for layer in layers)
     if window and window - 1 + headroom + adapter.max_extent > spec.context_limit:
         raise BudgetError(

@@ -31,6 +31,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from .chunk import Content
 from .errors import ModelError
 from .layers import layer_specs, StateLayer
+from .parallel import ALONE
 from .positions import FRAME, INDEX, ledger, Mark, NO_FRAME, Slots
 from .rope import RopeMap, rotate
 
@@ -101,15 +102,14 @@ class KVLayer(CacheLayerMixin):
         new = slice(self.slots.count, self.slots.count + key.shape[2])
         self.master[:, :, new] = key
         self.values[:, :, new] = value
-        cos, sin = self.slots.rotation[self.table]
-        rotate(key, cos, sin, self.kind, out=self.keys[:, :, new])
+        rotate(key, *self.slots.turn(self.table, self.device), self.kind, out=self.keys[:, :, new])
         first = max(0, new.start + 1 - self.window) if self.window else 0
         return self.keys[:, :, first:new.stop], self.values[:, :, first:new.stop]
 
     def rotate_query(self, query: torch.Tensor,
                      turn: tuple[torch.Tensor, torch.Tensor] | None = None) -> torch.Tensor:
         """Rotate queries [1, H, q, D]: to the positions of the chunk's keys, or by cos and sin."""
-        cos, sin = turn or self.slots.rotation[self.table]
+        cos, sin = turn or self.slots.turn(self.table, self.device)
         if cos.shape[0] > 1:        # each KV head has its own positions
             repeats = query.shape[1] // cos.shape[0]
             cos, sin = cos.repeat_interleave(repeats, 0), sin.repeat_interleave(repeats, 0)
@@ -118,12 +118,13 @@ class KVLayer(CacheLayerMixin):
     def rotate_held(self, rotation: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Derive the working copy of all held keys from the master."""
         held = slice(0, self.slots.count)
-        rotate(self.master[:, :, held], *rotation[self.table], self.kind,
-               out=self.keys[:, :, held])
+        turn = (part.to(self.device) for part in rotation[self.table])
+        rotate(self.master[:, :, held], *turn, self.kind, out=self.keys[:, :, held])
 
     def compact(self, keep: torch.Tensor) -> None:
         """Move the kept tokens to the front; `keep` is int64 [G, m], ascending in each row."""
         _, heads, capacity, size = self.master.shape
+        keep = keep.to(self.device)
         offset = torch.arange(heads, device=keep.device)[:, None] * capacity
         # one flat index_select is an order of magnitude faster than gather on a CPU
         flat = (keep + offset).flatten()
@@ -175,8 +176,10 @@ class StreamCache(Cache):
         Who selects together: 'head', 'layer' or 'all'.
     channels, reduce
         See :class:`~infmllm_ros.engine.positions.Slots`.
-    dtype, device
-        Of keys and values.
+    dtype
+        Of keys and values, which lie where their layer computes.
+    device
+        Of the ledgers.
 
     Attributes
     ----------
@@ -193,12 +196,13 @@ class StreamCache(Cache):
     def __init__(self, config: Any, rope: RopeMap, capacity: int, headroom: int, extent: int,
                  scope: str, channels: int, reduce: str, dtype: torch.dtype,
                  device: torch.device) -> None:
-        specs = layer_specs(config)
+        ranks = rope.ranks
+        specs = layer_specs(config, ranks.size)
         bounded = [spec for spec in specs if spec.full]
 
         def slots(groups: int, layers: int) -> Slots:
             return Slots(groups, capacity, layers, rope, capacity + extent, dtype, device,
-                         channels, reduce)
+                         channels, reduce, ALONE if scope == 'head' else ranks)
 
         if scope == 'all':
             self.slots = [slots(1, len(bounded))] if bounded else []
@@ -212,18 +216,20 @@ class StreamCache(Cache):
         groups = iter(self.slots * len(bounded) if scope == 'all' else self.slots)
         layers: list[KVLayer | StateLayer] = []
         for number, spec in enumerate(specs):
+            place = rope.places[number]
             if not spec.heads:
-                layers.append(StateLayer(spec, dtype, device))
+                layers.append(StateLayer(spec, dtype, place))
                 continue
             layers.append(KVLayer(
                 self.windows[spec.window] if spec.window else next(groups), spec.heads, spec.size,
-                rope.layers[number].kind, rope.layers[number].table, dtype, device, spec.window))
+                rope.layers[number].kind, rope.layers[number].table, dtype, place, spec.window))
         super().__init__(layers=layers)
         self.states = [layer for layer in layers if isinstance(layer, StateLayer)]
         self.full = [layer for layer, spec in zip(layers, specs, strict=True) if spec.full]
         self.ledgers = [*self.slots, *self.windows.values()]
         self.memory = self.slots or self.ledgers
         self.capacity, self.mrope, self.device = capacity, rope.mrope, device
+        self.ranks = ranks
         self.seen = self.evicted = 0
         self._before: list | None = None        # the states before a pass that may not count
 
@@ -281,7 +287,7 @@ class StreamCache(Cache):
             for frame, value in zip(frames.tolist(), share.tolist(), strict=True):
                 weights[frame] = weights.get(frame, 0.0) + value
         weights.pop(NO_FRAME, None)
-        return weights
+        return self.ranks.mean(weights)
 
     def begin(self, chunk: Any, frame: torch.Tensor, stamp: torch.Tensor, windowed: bool,
               ) -> None:
@@ -328,7 +334,7 @@ class StreamCache(Cache):
 
     def contents(self, slots: Slots) -> list[Content]:
         """List what each layer of a selection group holds, as views of the buffers."""
-        return [Content(number, *(t[0, :, :slots.count]
+        return [Content(number, *(t[0, :, :slots.count].to(self.device)
                                   for t in (layer.master, layer.keys, layer.values)))
                 for number, layer in enumerate(self.full) if layer.slots is slots]
 

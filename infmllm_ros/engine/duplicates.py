@@ -60,7 +60,7 @@ class FrameFilter:
         last = self.last.get(camera)
         if last is None:
             return False
-        now = sight(chunk)
+        now = sight(chunk).to(last.device)
         return now.shape == last.shape and bool(
             cosine_similarity(now.float(), last.float(), dim=-1).min() >= self.threshold)
 

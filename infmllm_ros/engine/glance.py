@@ -86,23 +86,25 @@ class Glance:
             group = self.cache.slots.index(slots)
             full = self.cache.full.index(layer)
             content = next(c for c in self.cache.contents(slots) if c.layer == full)
-            seen = self.policy.retrieve(self.view(group), content, query[0].float() * scaling)
+            seen = self.policy.retrieve(
+                self.view(group), content, query[0].float().to(self.cache.device) * scaling)
             hidden = torch.zeros(slots.capacity, dtype=torch.bool, device=query.device)
             hidden[:slots.count] = True
-            hidden[seen] = False
+            hidden[seen.to(query.device)] = False
             self._sights[number] = _Sight(hidden, slots.count - len(seen), 0, (-1, -1))
         sight, total = self._sights[number], slots.count + slots.pending
         regimes = slots.rope.regime(total - sight.skipped), slots.regime
         if regimes != sight.regimes:
             shown = (~sight.hidden[:total]).nonzero()[:, 0]
-            rotation, sight.shift = slots.packed(shown, regimes[0])
+            rotation, sight.shift = slots.packed(shown.to(self.cache.device), regimes[0])
             self._place(layer, shown, rotation)
             sight.regimes = regimes
-            turn = tuple(part[:, -slots.pending:] for part in rotation[layer.table])
+            turn = tuple(part[:, -slots.pending:].to(layer.device)
+                         for part in rotation[layer.table])
         else:
             rotation = slots.shifted(sight.shift, regimes[0])
             self._place(layer, slice(slots.count, total), rotation)
-            turn = rotation[layer.table]
+            turn = tuple(part.to(layer.device) for part in rotation[layer.table])
         return layer.rotate_query(query, turn), sight.hidden[:total]
 
     def close(self) -> None:
@@ -113,5 +115,5 @@ class Glance:
 
     def _place(self, layer: KVLayer, where: torch.Tensor | slice,
                rotation: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        layer.keys[:, :, where] = rotate(
-            layer.master[:, :, where], *rotation[layer.table], layer.kind)
+        turn = (part.to(layer.device) for part in rotation[layer.table])
+        layer.keys[:, :, where] = rotate(layer.master[:, :, where], *turn, layer.kind)

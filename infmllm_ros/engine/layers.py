@@ -68,11 +68,12 @@ class LayerSpec:
         return conv * itemsize + recurrent * 4
 
 
-def layer_specs(config: Any) -> list[LayerSpec]:
+def layer_specs(config: Any, ranks: int = 1) -> list[LayerSpec]:
     """
     Read from a text config what each layer keeps.
 
-    A window as long as the context is none: such a layer is bounded by the policy.
+    A window as long as the context is none: such a layer is bounded by the policy. Of KV heads,
+    each of so many `ranks` keeps an equal part; states are whole in each.
 
     Raises
     ------
@@ -87,7 +88,7 @@ def layer_specs(config: Any) -> list[LayerSpec]:
     types = get_layer_types_and_kwargs(config)[0]
     heads = config.num_attention_heads
     size = getattr(config, 'head_dim', None) or config.hidden_size // heads
-    heads = getattr(config, 'num_key_value_heads', None) or heads
+    heads = (getattr(config, 'num_key_value_heads', None) or heads) // ranks
     window = getattr(config, 'sliding_window', None) or 0
     window = window if window < config.max_position_embeddings else 0
     specs = []

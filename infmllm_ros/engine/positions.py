@@ -27,6 +27,7 @@ from dataclasses import dataclass
 import torch
 
 from .chunk import Chunk, Kind
+from .parallel import ALONE, Ranks
 from .rope import RopeMap
 
 # rows of the ledger; the last two exist for M-RoPE only
@@ -137,6 +138,8 @@ class Slots:
         Running numbers that the policy keeps with each token.
     reduce : str
         'mean' or 'max' over the heads (and layers) that share a row.
+    ranks : Ranks
+        The processes that share out the heads of a row.
     whole : bool
         See :func:`pack`.
 
@@ -150,10 +153,10 @@ class Slots:
 
     def __init__(self, groups: int, capacity: int, layers: int, rope: RopeMap, span: int,
                  dtype: torch.dtype, device: torch.device, channels: int, reduce: str,
-                 whole: bool = False) -> None:
+                 ranks: Ranks = ALONE, whole: bool = False) -> None:
         self.groups, self.capacity, self.layers = groups, capacity, layers
         self.rope, self.span, self.dtype, self.reduce = rope, span, dtype, reduce
-        self.whole = whole
+        self.ranks, self.whole = ranks, whole
         self.meta = torch.zeros(
             FIELDS if rope.mrope else PLAIN_FIELDS, groups, capacity, dtype=torch.long,
             device=device)
@@ -168,6 +171,7 @@ class Slots:
         self.count = self.pending = self.regime = 0
         self.end = torch.zeros_like(self.end)
         self.rotation: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._turns: dict[tuple[int, torch.device], tuple[torch.Tensor, torch.Tensor]] = {}
 
     # ---- a pass over the cache
 
@@ -195,6 +199,7 @@ class Slots:
         self.evidence[:, new] = 0
         regime = self.rope.regime(end)
         changed, self.regime = regime != self.regime, regime
+        self._turns = {}
         if self.rope.mrope:
             local, self._advance = pack(meta, self.whole)
             self._places = local + self.end
@@ -202,6 +207,13 @@ class Slots:
         else:
             self.rotation = self._rotation(None, new)
         return changed
+
+    def turn(self, table: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give cos and sin of the chunk, [G|1, q, R] each, where a layer computes."""
+        if (table, device) not in self._turns:
+            cos, sin = self.rotation[table]
+            self._turns[table, device] = cos.to(device), sin.to(device)
+        return self._turns[table, device]
 
     def commit(self) -> None:
         """Count the chunk of :meth:`begin` as held."""
@@ -215,14 +227,19 @@ class Slots:
         window = self.window[:, :weights.shape[-1]]
         heads = (1, 0) if self.groups == 1 else (1,)
         if self.reduce == 'mean':
-            window += weights.mean(heads) / self.layers
+            window += weights.mean(heads).to(window.device) / self.layers
         else:
-            torch.maximum(window, weights.amax(heads), out=window)
+            torch.maximum(window, weights.amax(heads).to(window.device), out=window)
+
+    def close_window(self) -> torch.Tensor:
+        """Join the heads of all ranks; the attention that the held tokens got: fp32 [G, n]."""
+        return self.ranks.join(self.window[:, :self.count].contiguous(), self.reduce)
 
     def add_evidence(self, weights: torch.Tensor) -> None:
         """Add one layer's attention of one query, fp32 [Hkv, H / Hkv, K]."""
         heads = (1, 0) if self.groups == 1 else (1,)
-        self.evidence[:, :weights.shape[-1]] += weights.mean(heads) / self.layers
+        evidence = self.evidence[:, :weights.shape[-1]]
+        evidence += weights.mean(heads).to(evidence.device) / self.layers
 
     # ---- what is held
 

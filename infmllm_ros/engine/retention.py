@@ -40,7 +40,7 @@ def score(cache: StreamCache, policy: Policy, last: torch.Tensor, past: int, siz
         (last[None] >= place[:, None]).sum(1))).float()
     for slots in cache.slots:
         held = slice(0, slots.count)
-        policy.observe(slots.state[:, :, held], slots.window[:, held], asked[held])
+        policy.observe(slots.state[:, :, held], slots.close_window(), asked[held])
 
 
 def evict(session: StreamingSession) -> None:
@@ -57,13 +57,16 @@ def evict(session: StreamingSession) -> None:
         session.evictions += 1
         session.timings['evict_s'] = perf_counter() - start
     if len(session.frames) > 2 * session.plan.budget + 64:
-        session.frames = {number: session.frames[number] for number in cache.frames()}
+        kept = cache.ranks.union(cache.frames())
+        session.frames = {number: session.frames[number] for number in kept}
 
 
 def view(session: StreamingSession, group: int) -> View:
     """Show one selection group to the policy."""
-    slots = session.cache.slots[group]
+    slots, ranks = session.cache.slots[group], session.cache.ranks
+    # of heads that select apart, each rank has its own
+    number = group * ranks.size + ranks.rank if session.policy.scope == 'head' else group
     return View.of(
-        slots, session.plan.budget, max(len(session.prefix), session.policy.sinks), group,
+        slots, session.plan.budget, max(len(session.prefix), session.policy.sinks), number,
         len(session.cache.full),
         session.cache.contents(slots) if session.policy.reads else ())

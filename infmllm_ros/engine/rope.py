@@ -33,6 +33,7 @@ from torch import nn
 from .attention import install, streaming
 from .errors import ModelError
 from .layers import layer_specs, LayerSpec
+from .parallel import entrance, Ranks
 
 PROBE = (11, 14, 16)  # three unlike positions, so that the axes of M-RoPE can be told apart
 HALF, INTERLEAVED, NONE = 'half', 'interleaved', 'none'
@@ -139,6 +140,10 @@ class RopeMap:
     ----------
     layers : dict of int to LayerRope
         By layer index.
+    places : dict of int to torch.device
+        Where each layer of the decoder computes.
+    ranks : Ranks
+        The processes that share out its heads.
     mrope : bool
         Whether positions have three axes (Qwen-VL's M-RoPE).
 
@@ -157,11 +162,15 @@ class RopeMap:
                 f'{type(model).__name__} has no rotary embedding, so its positions are learned '
                 'or biases such as ALiBi: only RoPE decoders can be streamed')
         install(model)
-        self.device = next(self.decoder.parameters()).device
+        self.device = entrance(model)
+        self.places: dict[int, torch.device] = {}
         self.mrope = hasattr(self.rotary, 'mrope_section')
         still, calls = self._probe((0, 0, 0))
         moved, turned = self._probe(PROBE)
-        specs = layer_specs(self.decoder.config)
+        self.places |= {i: key.device for i, (_, key) in still.items()}
+        first, (_, key) = next(iter(still.items()))
+        self.ranks = Ranks.of(layer_specs(self.decoder.config)[first].heads, key.shape[1])
+        specs = layer_specs(self.decoder.config, self.ranks.size)
         for index, spec in enumerate(specs[:len(getattr(self.decoder, 'layers', specs))]):
             _check_shapes(index, spec, still.get(index))
         scales = [cos.flatten()[0].item() for _, (cos, _) in calls]
@@ -196,7 +205,7 @@ class RopeMap:
         if tables is None or len(tables[0].cos) < length:
             call = self._caller(torch.arange(length, device=self.device)[None])
             tables = self._tables[dtype, regime] = [
-                RopeTable((cos[0] / scale).to(dtype), (sin[0] / scale).to(dtype), axis)
+                RopeTable(*((t[0] / scale).to(self.device, dtype) for t in (cos, sin)), axis)
                 for (cos, sin), scale, axis in zip(
                     map(call, self._calls), self._scale, self._axes(), strict=True)]
         return tables
@@ -213,7 +222,7 @@ class RopeMap:
             count = torch.stack(masks).sum(0)
             if (count > 1).any():
                 raise ModelError('M-RoPE channels that follow several axes are not supported')
-            axes.append(torch.stack(masks).long().argmax(0))
+            axes.append(torch.stack(masks).long().argmax(0).to(self.device))
         return axes
 
     def _caller(self, positions: torch.Tensor) -> Callable[[tuple], tuple]:
@@ -237,23 +246,34 @@ class RopeMap:
 
         token = torch.full((1, 1), 5, device=self.device)
         positions = torch.tensor(place, device=self.device)[:3 if self.mrope else 1]
-        handle = self.rotary.register_forward_hook(note, with_kwargs=True)
+
+        def place_of(number: int) -> Callable:
+            def note_place(module: nn.Module, args: tuple, output: Any) -> None:
+                hidden = output[0] if isinstance(output, tuple) else output
+                self.places[number] = hidden.device
+            return note_place
+
+        handles = [self.rotary.register_forward_hook(note, with_kwargs=True)]
+        handles += [layer.register_forward_hook(place_of(number))
+                    for number, layer in enumerate(getattr(self.decoder, 'layers', ()))]
         try:
             with streaming():
                 self.decoder(
                     input_ids=token, use_cache=False, stream=record,
                     position_ids=positions.view(-1, 1, 1) if self.mrope else positions[None])
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
         return record.seen, calls
 
     def _explain(self, index: int, still: tuple, moved: tuple, tables: list,
                  ) -> tuple[str, int, Callable]:
         """Find the pairing of one layer, the number of its table, and how it reads that."""
         best, found = float('inf'), None
+        place = still[0].device
         for number, table in enumerate(tables):
             for kind, layout in SCHEMES:
-                cos, sin = (layout(t)[:, None] for t in table)
+                cos, sin = (layout(t)[:, None].to(place) for t in table)
                 if cos.shape[-1] > still[0].shape[-1]:
                     continue
                 error = max(

@@ -74,7 +74,9 @@ class StreamingSession:
         self._vocabulary = model.config.get_text_config(decoder=True).vocab_size
         if model.rope is None:
             model.rope = RopeMap(model.model)
-        self.plan = plan(model.spec, policy, model.dtype, self.settings)
+        ranks = model.rope.ranks
+        ranks.check(policy)
+        self.plan = plan(model.spec, policy, model.dtype, self.settings, ranks.size)
         self.cache = StreamCache(
             model.config.get_text_config(decoder=True), model.rope, self.plan.capacity,
             self.plan.headroom, self.adapter.max_extent, policy.scope, policy.channels,

@@ -46,7 +46,7 @@ MEDIA = {
 
 
 def tokens(family):
-    """Load the tokenizer of a tiny folder with transformers alone, its processor's template too."""
+    """Load the tokenizer of a tiny folder with transformers alone, with its template."""
     tokenizer = AutoTokenizer.from_pretrained(zoo.folder(family))
     if family in zoo.SIGHTED:
         processor, _ = ProcessorMixin.get_processor_dict(zoo.folder(family))

@@ -21,6 +21,7 @@ from infmllm_ros.engine import inspect_model, load_model
 import pytest
 import torch
 import transformers
+from transformers.image_processing_base import ImageProcessingMixin
 
 
 @pytest.mark.parametrize('family', FAMILIES)
@@ -44,8 +45,7 @@ def test_transformers_reads_a_tiny_folder_as_it_reads_a_checkpoint(family, tmp_p
         assert tokenizer.chat_template == spec.tokenizer.chat_template
         return
     turn = [{'role': 'user', 'content': [{'type': 'image'}, {'type': 'text', 'text': 'Where?'}]}]
-    settings, _ = transformers.image_processing_utils.ImageProcessingMixin.get_image_processor_dict(
-        folder)
+    settings, _ = ImageProcessingMixin.get_image_processor_dict(folder)
     assert settings['image_processor_type'] in dir(transformers)
     processor, _ = transformers.ProcessorMixin.get_processor_dict(folder)
     assert 'Where?' in tokenizer.apply_chat_template(

@@ -27,6 +27,7 @@ from .prompt import Media, Prompt
 from ..chunk import Chunk, Span
 from ..errors import ModelError
 from ..features import Features, split_features
+from ..parallel import entrance
 from ..preprocess import FILTERS, frame_size
 
 # Longest stamp: 115 days. It bounds the tokens of a frame, for a stream without end.
@@ -191,12 +192,12 @@ class Adapter(ABC):
         list of Chunk
             With features, on the model's device.
         """
-        seen = []
+        seen, place = [], entrance(model)
         for first in range(0, len(chunks), FRAMES_AT_ONCE):
             some = slice(first, first + FRAMES_AT_ONCE)
             each = [self.pixels(image) for image in images[some]]
             features = self.look(model, {
-                name: torch.cat([pixels[name] for pixels in each], self.axis).to(model.device)
+                name: torch.cat([pixels[name] for pixels in each], self.axis).to(place)
                 for name in each[0]})
             sizes = [sum(span.rows * span.cols for span in chunk.spans) for chunk in chunks[some]]
             seen += [replace(chunk, features=part) for chunk, part in zip(

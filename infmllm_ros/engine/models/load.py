@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 import transformers
+from transformers.distributed import DistributedConfig
 
 from .base import Adapter
 from .examine import examine
@@ -34,6 +35,8 @@ from .source import first_line, quiet, Source, spoken
 from .square import Gemma3, InternVL, LlavaOnevision
 from .text import Text
 from ..errors import ModelError
+from ..layers import layer_specs
+from ..parallel import check_heads, entrance
 
 ADAPTERS: dict[str, type[Adapter]] = {
     model_type: adapter
@@ -41,6 +44,8 @@ ADAPTERS: dict[str, type[Adapter]] = {
         Text, LlavaOnevision, QwenVL, Qwen3VL, SmolVLM, Idefics3, InternVL, Gemma3, Lfm2VL)
     for model_type in adapter.model_types
 }
+# Options of transformers that say where weights go.
+PLACES = ('device_map', 'distributed_config')
 
 
 @dataclass(eq=False)
@@ -102,7 +107,7 @@ class StreamingModel:
     model : transformers.PreTrainedModel
         The unmodified Hugging Face model, in evaluation mode, without gradients.
     device : torch.device
-        Where the weights are.
+        Where it takes tokens in; its layers may lie on others.
     dtype : torch.dtype
         Of the weights.
     rope : Any
@@ -203,9 +208,10 @@ def load_model(
     progress : callable, optional
         Called with one line of text when a step begins, and for each tenth of the weights.
     options
-        Handed to ``from_pretrained`` of transformers: ``quantization_config`` (bitsandbytes,
-        torchao and others, where they are installed), or ``device_map`` as long as it puts all
-        layers on one device. Either needs the package accelerate.
+        Handed to ``from_pretrained`` of transformers: ``device_map`` (layers over several
+        devices), ``tp_plan='auto'`` or ``distributed_config`` (heads over the processes of
+        torchrun), ``quantization_config`` (bitsandbytes, torchao and others, where they are
+        installed). Each needs the package accelerate, and places the weights instead of `device`.
 
     Returns
     -------
@@ -216,7 +222,7 @@ def load_model(
     ------
     ModelError
         As `inspect_model`, and for missing or broken weights, an unknown device or dtype, a
-        model that the device cannot hold, and one that is spread over several.
+        model that the device cannot hold, and one that cannot be split over processes.
     """
     say = progress or (lambda line: None)
     spec = name_or_spec
@@ -230,6 +236,11 @@ def load_model(
     source.fetch_weights()
     if options.get('quantization_config') or getattr(spec.config, 'quantization_config', None):
         options.setdefault('device_map', {'': device})      # quantised weights cannot be moved
+    if plan := options.pop('tp_plan', None):
+        options['distributed_config'] = DistributedConfig(tp_plan=plan)
+    processes = getattr(options.get('distributed_config'), 'tp_size', None) or 1
+    check_heads(layer_specs(spec.config.get_text_config(decoder=True)), processes)
+    placed = any(options.get(name) is not None for name in PLACES)
     with source.errors_as_model_error('load the weights of'), quiet(), spoken(say):
         model, report = spec.auto.from_pretrained(
             spec.source,
@@ -239,7 +250,7 @@ def load_model(
             local_files_only=True,
             **options,
         )
-        if 'device_map' not in options:
+        if not placed:
             model = model.to(device)
     if report['missing_keys']:
         missing = sorted(report['missing_keys'])
@@ -247,14 +258,14 @@ def load_model(
             f'the weights of {spec.name!r} are not whole ({len(missing)} missing, the first is '
             f'{missing[0]}): download the checkpoint again'
         )
-    places = {str(weight.device) for weight in model.parameters()}
-    if len(places) > 1:
+    if processes > 1 and not any(
+            hasattr(weight, 'to_local') for weight in model.get_decoder().parameters()):
         raise ModelError(
-            f'{spec.name!r} is spread over {", ".join(sorted(places))}, but a memory lies on one '
-            'device: use a smaller or a quantised model, or one device for all of device_map'
-        )
-    device = torch.device(places.pop())
-    return StreamingModel(spec, model.eval().requires_grad_(False), device, dtype)
+            f'transformers has no plan to split {spec.config.model_type} over {processes} '
+            'processes: give one by distributed_config, or lay its layers on several devices by '
+            'device_map')
+    return StreamingModel(
+        spec, model.eval().requires_grad_(False), entrance(model), dtype)
 
 
 def pick_device(device: str | torch.device = 'auto') -> torch.device:
