@@ -41,6 +41,7 @@ setup(
         'transformers>=5.18,<6',
     ],
     extras_require={
+        'big': ['accelerate'],  # models on several devices, or over several processes
         'replay': ['opencv-python-headless', 'rosbags>=0.11,<0.12'],
         'schema': ['jsonschema', 'llguidance'],
         'test': ['hypothesis', 'pytest'],  # colcon test runs pytest because it is named here

@@ -17,6 +17,7 @@
 from pathlib import Path
 import re
 
+from benchmarks.model_sizes import sizes, table
 from infmllm_ros.bundled.tiny import FAMILIES, make_tiny
 from infmllm_ros.engine import inspect_model
 from infmllm_ros.engine.models.load import ADAPTERS
@@ -50,3 +51,17 @@ def test_a_row_shows_the_tokens_around_a_frame(family, tmp_path):
     assert all(token.replace('|', '\\|') in shown for token in special)
     stamp = spec.adapter.stamp(12.0).strip()
     assert stamp in ROWS[family]
+
+
+def test_sizes_are_those_that_the_configs_say():
+    assert table() in PAGE
+
+
+def test_a_size_follows_from_a_config_by_hand():
+    size = next(size for size in sizes() if size.name == 'Qwen/Qwen3-VL-4B-Instruct')
+    keys_and_values = 3 * 36 * 8 * 128 * 2      # layers, KV heads, channels, bytes of bfloat16
+    assert 0 < size.slot - keys_and_values < 128
+    assert 4.3e9 < size.weights / 2 < 4.6e9     # parameters: "4B" and its vision tower
+    assert size.gpu == 12                       # 8.9 GB, 1 GiB and 1.5 GiB are 11.6 GB
+    least = size.frames[1] * size.frame * keys_and_values
+    assert 2 ** 30 / 2 < least < 2 ** 30        # the rest is kept free for a question

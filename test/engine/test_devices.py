@@ -81,13 +81,23 @@ def test_layers_on_another_device_remember_the_same(family, row, two_places):
 
 def test_weights_that_are_off_loaded_are_streamed(tmp_path):
     """Accelerate's own dispatch: layers on the CPU, and on disk until they are used."""
-    folder = zoo.folder('smolvlm')
-    model = load_model(folder, dtype='float32', device_map={
-        '': 'cpu', 'model.text_model.layers.1': 'disk', 'model.text_model.embed_tokens': 'disk',
-        'lm_head': 'disk'}, offload_folder=str(tmp_path))
+    decoder = 'model.text_model.'
+    disk = [f'{decoder}embed_tokens', f'{decoder}layers.1', 'lm_head']
+    memory = ['model.vision_model', 'model.connector', f'{decoder}layers.0', f'{decoder}layers.2',
+              f'{decoder}norm', f'{decoder}rotary_emb']
+    model = load_model(
+        zoo.folder('smolvlm'), dtype='float32', offload_folder=str(tmp_path),
+        device_map={**dict.fromkeys(memory, 'cpu'), **dict.fromkeys(disk, 'disk')})
     assert 'meta' in {weight.device.type for weight in model.model.parameters()}
     assert model.device == HERE
     _, expected = live(zoo.load('smolvlm'), 'saddle', {})
     _, found = live(model, 'saddle', {})
     assert found['answers'] == expected['answers']
     assert found['logits'].equal(expected['logits'])
+
+
+def test_a_map_may_be_left_to_accelerate():
+    model = load_model(zoo.folder('llama'), dtype='float32', device_map='auto')
+    assert model.device == next(model.model.parameters()).device
+    assert live(model, 'saddle', {})[1]['answers'] == live(
+        zoo.load('llama'), 'saddle', {})[1]['answers']
