@@ -17,12 +17,13 @@
 from pathlib import Path
 import re
 
-from benchmarks.model_sizes import sizes, table
 from infmllm_ros.bundled.tiny import FAMILIES, make_tiny
 from infmllm_ros.engine import inspect_model
 from infmllm_ros.engine.models.load import ADAPTERS
 import numpy as np
 import pytest
+
+from benchmarks.model_sizes import sizes, table
 
 PAGE = (Path(__file__).parents[1] / 'docs/models.md').read_text()
 ROWS = {name: row for row in re.findall(r'^\| `.*\|$', PAGE, re.M)

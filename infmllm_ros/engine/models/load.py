@@ -240,6 +240,8 @@ def load_model(
         options['distributed_config'] = DistributedConfig(tp_plan=plan)
     processes = getattr(options.get('distributed_config'), 'tp_size', None) or 1
     check_heads(layer_specs(spec.config.get_text_config(decoder=True)), processes)
+    if options.get('quantization_config') or getattr(spec.config, 'quantization_config', None):
+        options.setdefault('device_map', {'': device})      # quantised weights cannot be moved
     placed = any(options.get(name) is not None for name in PLACES)
     with source.errors_as_model_error('load the weights of'), quiet(), spoken(say):
         model, report = spec.auto.from_pretrained(
