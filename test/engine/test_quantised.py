@@ -12,33 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Quantised weights: the option reaches transformers, and what it loads is streamed as it is."""
+"""Quantised weights are streamed as transformers loads them."""
 
-from infmllm_ros.engine import inspect_model, load_model, StreamingSession
+from infmllm_ros.engine import load_model, StreamingSession
 import pytest
 import torch
 import transformers
 import zoo
-
-
-@pytest.mark.parametrize('within', [False, True])
-def test_the_config_reaches_transformers_untouched(within, monkeypatch):
-    config = transformers.TorchAoConfig.__new__(transformers.TorchAoConfig)
-    real, given = transformers.AutoModelForCausalLM.from_pretrained, {}
-
-    def from_pretrained(folder, **options):
-        given.update(options)
-        del options['config'].quantization_config
-        for name in ('device_map', 'quantization_config'):
-            options.pop(name, None)
-        return real(folder, **options)
-
-    monkeypatch.setattr(transformers.AutoModelForCausalLM, 'from_pretrained', from_pretrained)
-    spec = inspect_model(zoo.folder('llama'))
-    spec.config.quantization_config = config if within else None
-    load_model(spec, device='cpu', **({} if within else {'quantization_config': config}))
-    assert given['device_map'] == {'': torch.device('cpu')}
-    assert within or given['quantization_config'] is config
 
 
 def test_quantised_weights_are_those_of_plain_transformers(tmp_path):
