@@ -52,8 +52,8 @@ def fingerprint(model: StreamingModel) -> str:
 def _sample(weight: torch.Tensor) -> bytes:
     """Read a few values: of a packed or split weight those of its parts here, if any are here."""
     if hasattr(weight, '__tensor_flatten__'):
-        parts, _ = weight.__tensor_flatten__()
-        return b''.join(_sample(getattr(weight, part)) for part in parts)
+        parts = (getattr(weight, name) for name in weight.__tensor_flatten__()[0])
+        return b''.join(_sample(part) for part in parts if isinstance(part, torch.Tensor))
     if weight.is_meta:      # off-loaded
         return b''
     return weight.flatten()[:8].float().cpu().numpy().tobytes()

@@ -78,7 +78,7 @@ def test_the_rotation_is_named_before_the_weights(family, changes, told, tmp_pat
     status, found = run(capsys, place)
     assert found['rotation'] == told and 'memory' in found and 'weights' in found
     assert status == 1
-    assert re.search("does not work: cannot load the weights of '.*no file", found['verdict'])
+    assert re.search("does not work: cannot load the weights of '.* is missing", found['verdict'])
 
 
 def test_the_memory_of_a_budget_is_what_a_session_takes(capsys):
