@@ -23,7 +23,7 @@ from infmllm_ros.engine.models.load import ADAPTERS
 import numpy as np
 import pytest
 
-from benchmarks.model_sizes import sizes, table
+from benchmarks.model_sizes import sizes, table  # noqa: I100
 
 PAGE = (Path(__file__).parents[1] / 'docs/models.md').read_text()
 ROWS = {name: row for row in re.findall(r'^\| `.*\|$', PAGE, re.M)
