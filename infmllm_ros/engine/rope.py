@@ -168,8 +168,9 @@ class RopeMap:
         still, calls = self._probe((0, 0, 0))
         moved, turned = self._probe(PROBE)
         self.places |= {i: key.device for i, (_, key) in still.items()}
-        first, (_, key) = next(iter(still.items()))
-        self.ranks = Ranks.of(layer_specs(self.decoder.config)[first].heads, key.shape[1])
+        first, heads = next((number, spec.heads) for number, spec in enumerate(
+            layer_specs(self.decoder.config)) if spec.heads)
+        self.ranks = Ranks.of(heads, still[first][1].shape[1] if first in still else heads)
         specs = layer_specs(self.decoder.config, self.ranks.size)
         for index, spec in enumerate(specs[:len(getattr(self.decoder, 'layers', specs))]):
             _check_shapes(index, spec, still.get(index))
