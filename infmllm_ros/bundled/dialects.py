@@ -27,6 +27,7 @@ CHATML = (
     "{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+SILENT = "{{ '<think>\n\n</think>\n\n' }}"
 TEMPLATES = {
     'llama': (
         '{{ bos_token }}{% for message in messages %}'
@@ -70,6 +71,17 @@ TEMPLATES = {
         "{{ '<start_of_turn>' + role + '\n' + (first if loop.first else '')"
         " + message.content | trim + '<end_of_turn>\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+    ),
+    # Content may also be a list of parts.
+    'gemma4_text': (
+        '{{ bos_token }}{% for message in messages %}'
+        "{% set role = 'model' if message.role == 'assistant' else message.role %}"
+        "{{ '<|turn>' + role + '\n' }}"
+        '{% if message.content is string %}{{ message.content | trim }}{% else %}'
+        "{% for part in message.content %}{% if part.type == 'text' %}{{ part.text | trim }}"
+        "{% else %}{{ '\n\n<|' + part.type + '|>\n\n' }}{% endif %}{% endfor %}{% endif %}"
+        "{{ '<turn|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|turn>model\n' }}{% endif %}"
     ),
     'lfm2': (
         '{{ bos_token }}{% for message in messages %}'
@@ -130,6 +142,22 @@ TEMPLATES = {
     'qwen2_vl': "{% set default_system = 'You are a helpful assistant.' %}" + CHATML,
     'qwen3_vl': CHATML,
 }
+# These may think aloud, and are told not to; their templates write that down for the last answer.
+TEMPLATES['qwen3_5'] = CHATML.replace(
+    "{{ '<|im_start|>' + message.role + '\n' }}",
+    "{{ '<|im_start|>' + message.role + '\n' }}"
+    "{% if message.role == 'assistant' and loop.last %}" + SILENT + '{% endif %}',
+).replace(
+    "{{ '<|im_start|>assistant\n' }}",
+    "{{ '<|im_start|>assistant\n' }}"
+    '{% if enable_thinking is defined and enable_thinking is false %}' + SILENT + '{% endif %}',
+)
+TEMPLATES['minicpmv4_6'] = TEMPLATES['qwen3_5'].replace('<|vision_start|>', '').replace(
+    '<|vision_end|>', '')
+TEMPLATES['lfm3'] = TEMPLATES['lfm2']
+TEMPLATES['lfm3_vl'] = '{{ bos_token }}' + CHATML
+TEMPLATES['gemma4'] = TEMPLATES['gemma4_text']
+TEMPLATES['gemma3n_text'] = TEMPLATES['gemma3_text']
 TEMPLATES['idefics3'] = TEMPLATES['smolvlm']
 TEMPLATES['qwen2_5_vl'] = TEMPLATES['qwen2_vl']
 TEMPLATES['qwen3_next'] = TEMPLATES['qwen3_5_text'] = TEMPLATES['qwen3']
@@ -147,7 +175,10 @@ SPECIALS = {
     'qwen3': _QWEN,
     'mistral': ['<pad>', '<s>', '</s>', '[INST]', '[/INST]'],
     'gemma3_text': ['<pad>', '<bos>', '<end_of_turn>', '<start_of_turn>'],
+    'gemma3n_text': ['<pad>', '<bos>', '<end_of_turn>', '<start_of_turn>'],
+    'gemma4_text': ['<pad>', '<bos>', '<turn|>', '<|turn>'],
     'lfm2': ['<|pad|>', '<|startoftext|>', '<|im_end|>', '<|im_start|>'],
+    'lfm3': ['<|pad|>', '<|startoftext|>', '<|im_end|>', '<|im_start|>'],
     'qwen3_next': _QWEN,
     'qwen3_5_text': _QWEN,
     'smolvlm': [
@@ -176,6 +207,16 @@ SPECIALS = {
         '<end_of_image>',
         '<image_soft_token>',
     ],
+    'gemma4': [
+        '<pad>',
+        '<bos>',
+        '<turn|>',
+        '<|turn>',
+        '<|image>',
+        '<image|>',
+        '<|image|>',
+        '<|video|>',
+    ],
     'lfm2_vl': [
         '<|pad|>',
         '<|startoftext|>',
@@ -188,4 +229,7 @@ SPECIALS = {
     'qwen2_vl': _QWEN + _QWEN_VISION,
     'qwen2_5_vl': _QWEN + _QWEN_VISION,
     'qwen3_vl': _QWEN + _QWEN_VISION,
+    'qwen3_5': _QWEN + _QWEN_VISION,
+    'minicpmv4_6': [*_QWEN, '<|image_pad|>', '<|video_pad|>', '<image>', '</image>'],
+    'lfm3_vl': ['<|pad|>', '<|startoftext|>', '<|im_end|>', '<|im_start|>', *_QWEN_VISION],
 }

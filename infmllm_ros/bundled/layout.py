@@ -56,8 +56,13 @@ PROCESSORS: dict[str, tuple[str, dict[str, Any] | None]] = {
     'qwen2_vl': ('Qwen2VLProcessor', None),
     'qwen2_5_vl': ('Qwen2_5_VLProcessor', None),
     'qwen3_vl': ('Qwen3VLProcessor', None),
+    'qwen3_5': ('Qwen3VLProcessor', None),
+    'gemma4': ('Gemma4Processor', {'image_seq_length': 16}),
+    'lfm3_vl': ('Lfm3VlProcessor', {}),
+    'minicpmv4_6': ('MiniCPMV4_6Processor', None),
 }
-NESTED = ('lfm2_vl',)  # saved by transformers 5: image settings within processor_config.json
+# Saved by transformers 5: image settings within processor_config.json.
+NESTED = ('lfm2_vl', 'gemma4', 'lfm3_vl')
 
 
 def lay_out(folder: Path, family: str, template: str, settings: dict[str, Any] | None) -> None:

@@ -30,7 +30,7 @@ from pathlib import Path
 import sys
 from typing import Any
 
-from infmllm_ros.bundled.tiny_text import PLAIN, plain_config
+from infmllm_ros.bundled.tiny_text import PLAIN
 from infmllm_ros.engine.models.source import quiet
 from tokenizers import AddedToken, decoders, pre_tokenizers, Regex, Tokenizer
 from tokenizers.models import BPE
@@ -40,51 +40,9 @@ import transformers
 
 from .dialects import SPECIALS, TEMPLATES
 from .layout import lay_out
+from .shapes import HYBRIDS, language
+from .sighted import sighted
 
-_DELTA_NET = {
-    'head_dim': 32,
-    'linear_num_key_heads': 2,
-    'linear_num_value_heads': 4,
-    'linear_key_head_dim': 16,
-    'linear_value_head_dim': 8,
-}
-# Families whose layers are not all alike: config and model, and every second layer's kind.
-HYBRIDS = {
-    'gemma3_text': (
-        'Gemma3TextConfig',
-        'Gemma3ForCausalLM',
-        'sliding_attention',
-        {'head_dim': 16, 'query_pre_attn_scalar': 16, 'sliding_window': 24},
-    ),
-    'lfm2': ('Lfm2Config', 'Lfm2ForCausalLM', 'conv', {}),
-    'qwen3_next': (
-        'Qwen3NextConfig',
-        'Qwen3NextForCausalLM',
-        'linear_attention',
-        {
-            **_DELTA_NET,
-            'num_experts': 4,
-            'num_experts_per_tok': 2,
-            'moe_intermediate_size': 32,
-            'shared_expert_intermediate_size': 32,
-        },
-    ),
-    'qwen3_5_text': (
-        'Qwen3_5TextConfig',
-        'Qwen3_5ForCausalLM',
-        'linear_attention',
-        {
-            **_DELTA_NET,
-            'rope_parameters': {
-                'rope_type': 'default',
-                'rope_theta': 10000.0,
-                'partial_rotary_factor': 0.25,
-                'mrope_section': [2, 1, 1],
-                'mrope_interleaved': True,
-            },
-        },
-    ),
-}
 for _family in PLAIN:      # without their own template and special tokens: Qwen's
     TEMPLATES.setdefault(_family, TEMPLATES['qwen2'])
     SPECIALS.setdefault(_family, SPECIALS['qwen2'])
@@ -142,6 +100,10 @@ def make_tiny(family: str, folder: str | os.PathLike, seed: int = 0, **text: Any
                 parameter.mul_(4.0)
                 if not parameter.any():     # of a projector that training would fill
                     parameter.normal_(0, 0.1, generator=torch.Generator().manual_seed(seed))
+        for module in model.modules():
+            if getattr(module, 'scaling', None) == 1.0 and hasattr(module, 'q_norm'):
+                # Gemma's logits have no scale of their own but what training gives this norm.
+                module.q_norm.weight.mul_(module.head_dim ** -0.5)
     pad, bos, end = list(ids.values())[:3]
     model.generation_config = transformers.GenerationConfig(
         pad_token_id=pad, bos_token_id=bos, eos_token_id=[end, pad]
@@ -171,7 +133,7 @@ def _tokenizer(family: str) -> transformers.PreTrainedTokenizerFast:
     backend.train_from_iterator([WORDS], trainer)
     specials = SPECIALS[family]
     backend.add_special_tokens([AddedToken(token, special=True) for token in specials])
-    if family in ('qwen3', 'qwen3_next', 'qwen3_5_text'):
+    if '<think>' in TEMPLATES[family]:
         backend.add_tokens([AddedToken('<think>'), AddedToken('</think>')])
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=backend,
@@ -184,7 +146,7 @@ def _tokenizer(family: str) -> transformers.PreTrainedTokenizerFast:
 
 
 def _config(family: str, ids: dict[str, int], text: dict[str, Any], vocabulary: int) -> tuple:
-    """Make config, model class and image-processor settings of one family."""
+    """Make config, model class and image-processor settings (None if it does not see)."""
     pad, bos, end = list(ids.values())[:3]
     shape = {
         'vocab_size': -(-vocabulary // 64) * 64,
@@ -197,184 +159,11 @@ def _config(family: str, ids: dict[str, int], text: dict[str, Any], vocabulary: 
         'pad_token_id': pad,
         'bos_token_id': bos,
         'eos_token_id': end,
+        **text,
     }
-    siglip = {
-        'hidden_size': 32,
-        'intermediate_size': 64,
-        'num_hidden_layers': 2,
-        'num_attention_heads': 2,
-        'image_size': 56,
-        'patch_size': 14,
-    }
-    half = {'image_mean': [0.5] * 3, 'image_std': [0.5] * 3}
-    if family in PLAIN:
-        return *plain_config(family, {**shape, **text}), None
-    if family in HYBRIDS:
-        model_class = getattr(transformers, HYBRIDS[family][1])
-        return _hybrid(family, shape, text), model_class, None
-    if family in ('smolvlm', 'idefics3'):
-        name = {'smolvlm': 'SmolVLM', 'idefics3': 'Idefics3'}[family]
-        config = getattr(transformers, f'{name}Config')(
-            text_config={'model_type': 'llama', **shape, **text},
-            # transformers before 5.21 merges image tokens in blocks of patch_size
-            vision_config={**siglip, 'image_size': 16, 'patch_size': 4},
-            image_token_id=ids['<image>'],
-            pad_token_id=pad,
-            scale_factor=2,
-        )
-        settings = {
-            **half,
-            'image_processor_type': f'{name}ImageProcessor',
-            'resample': 1,
-            'size': {'longest_edge': 64},
-            'max_image_size': {'longest_edge': 16},
-            'video_sampling': {'fps': 1, 'max_frames': 64, 'video_size': {'longest_edge': 16}},
-        }
-        if family == 'idefics3':
-            del settings['video_sampling']
-        return config, getattr(transformers, f'{name}ForConditionalGeneration'), settings
-    if family == 'llava_onevision':
-        config = transformers.LlavaOnevisionConfig(
-            text_config={'model_type': 'qwen2', **shape, **text},
-            vision_config={
-                'model_type': 'siglip_vision_model',
-                'vision_use_head': False,
-                **siglip,
-            },
-            image_token_id=ids['<image>'],
-            video_token_id=ids['<video>'],
-            vision_feature_layer=-1,
-            image_grid_pinpoints=[[56, 56]],
-        )
-        settings = {
-            **half,
-            'image_processor_type': 'LlavaOnevisionImageProcessor',
-            'resample': 3,
-            'size': {'height': 56, 'width': 56},
-            'image_grid_pinpoints': [[56, 56]],
-        }
-        return config, transformers.LlavaOnevisionForConditionalGeneration, settings
-    if family == 'internvl':
-        config = transformers.InternVLConfig(
-            text_config={'model_type': 'qwen2', **shape, **text},
-            vision_config={**siglip, 'image_size': [56, 56], 'patch_size': [14, 14]},
-            image_token_id=ids['<IMG_CONTEXT>'],
-            image_seq_length=4,
-        )
-        settings = {
-            'image_processor_type': 'GotOcr2ImageProcessor',
-            'image_mean': [0.485, 0.456, 0.406],
-            'image_std': [0.229, 0.224, 0.225],
-            'resample': 3,
-            'size': {'height': 56, 'width': 56},
-        }
-        return config, transformers.InternVLForConditionalGeneration, settings
-    if family == 'gemma3':
-        config = transformers.Gemma3Config(
-            text_config=_hybrid('gemma3_text', shape, text).to_dict(),
-            vision_config={**siglip, 'vision_use_head': False},
-            image_token_id=ids['<image_soft_token>'],
-            boi_token_index=ids['<start_of_image>'],
-            eoi_token_index=ids['<end_of_image>'],
-            mm_tokens_per_image=4,
-        )
-        settings = {
-            **half,
-            'image_processor_type': 'Gemma3ImageProcessor',
-            'resample': 2,
-            'size': {'height': 56, 'width': 56},
-        }
-        return config, transformers.Gemma3ForConditionalGeneration, settings
-    if family == 'lfm2_vl':
-        config = transformers.Lfm2VlConfig(
-            text_config=_hybrid('lfm2', shape, text).to_dict(),
-            vision_config={
-                'model_type': 'siglip2_vision_model',
-                'vision_use_head': False,
-                **siglip,
-                'patch_size': 8,
-                'num_patches': 16,
-            },
-            image_token_id=ids['<image>'],
-            projector_hidden_size=64,
-        )
-        settings = {
-            **half,
-            'image_processor_type': 'Lfm2VlImageProcessor',
-            'resample': 2,
-            'min_image_tokens': 4,
-            'max_image_tokens': 16,
-            'encoder_patch_size': 8,
-            'downsample_factor': 2,
-        }
-        return config, transformers.Lfm2VlForConditionalGeneration, settings
-    return _qwen_vl(family, ids, {**shape, **text})
-
-
-def _hybrid(family: str, shape: dict[str, Any], text: dict[str, Any]) -> Any:
-    """Make the config of a language model whose every second layer is of another kind."""
-    config_class, _, other, own = HYBRIDS[family]
-    depth = {**shape, **text}['num_hidden_layers']
-    own = {**own, 'layer_types': (['full_attention', other] * depth)[:depth]}
-    return getattr(transformers, config_class)(**{**shape, **own, **text})
-
-
-def _qwen_vl(family: str, ids: dict[str, int], text: dict[str, Any]) -> tuple:
-    """Make config, model class and image-processor settings of the Qwen-VL families."""
-    vision = {
-        'depth': 2,
-        'hidden_size': 32,
-        'intermediate_size': 64,
-        'out_hidden_size': text['hidden_size'],
-        'num_heads': 2,
-        'in_channels': 3,
-        'spatial_merge_size': 2,
-        'temporal_patch_size': 2,
-    }
-    tokens = {
-        'vision_start_token_id': ids['<|vision_start|>'],
-        'vision_end_token_id': ids['<|vision_end|>'],
-        'image_token_id': ids['<|image_pad|>'],
-        'video_token_id': ids['<|video_pad|>'],
-    }
-    rope = {'rope_type': 'default', 'rope_theta': 10000.0}
-    if family in ('qwen2_vl', 'qwen2_5_vl'):
-        patch = 14
-        mean = [0.48145466, 0.4578275, 0.40821073]
-        std = [0.26862954, 0.26130258, 0.27577711]
-        text = {'rope_parameters': {**rope, 'mrope_section': [2, 3, 3]}, **text}
-        vision |= {'patch_size': patch}
-    if family == 'qwen2_vl':
-        # here hidden_size is that of the language model
-        vision |= {'embed_dim': 32, 'hidden_size': text['hidden_size'], 'mlp_ratio': 2}
-        config_class = transformers.Qwen2VLConfig
-        model_class = transformers.Qwen2VLForConditionalGeneration
-    elif family == 'qwen2_5_vl':
-        vision |= {'window_size': 56, 'fullatt_block_indexes': [1]}
-        config_class = transformers.Qwen2_5_VLConfig
-        model_class = transformers.Qwen2_5_VLForConditionalGeneration
-    else:
-        patch, mean, std = 16, [0.5] * 3, [0.5] * 3
-        sections = {'mrope_section': [4, 2, 2], 'mrope_interleaved': True}
-        text = {'head_dim': 16, 'rope_parameters': {**rope, **sections}, **text}
-        vision |= {
-            'patch_size': patch,
-            'num_position_embeddings': 16,
-            'deepstack_visual_indexes': [0, 1],
-        }
-        config_class = transformers.Qwen3VLConfig
-        model_class = transformers.Qwen3VLForConditionalGeneration
-    settings = {
-        'image_processor_type': 'Qwen2VLImageProcessor',
-        'image_mean': mean,
-        'image_std': std,
-        'resample': 3,
-        'size': {'shortest_edge': 4 * (2 * patch) ** 2, 'longest_edge': 16 * (2 * patch) ** 2},
-        'patch_size': patch,
-        'merge_size': 2,
-        'temporal_patch_size': 2,
-    }
-    return config_class(text_config=text, vision_config=vision, **tokens), model_class, settings
+    if family in PLAIN or family in HYBRIDS:
+        return *language(family, shape), None
+    return sighted(family, ids, shape)
 
 
 def main() -> None:

@@ -179,15 +179,18 @@ class Pass:
         What the chunk sees of the memory; None: all.
     ahead : torch.Tensor or None
         int64 [q]: the last place in the chunk that each token sees; None: itself.
+    near : bool
+        Whether `ahead` is for sliding layers alone.
     """
 
     strict = False
 
     def __init__(self, cache: Any, rows: torch.Tensor | None, evidence: bool,
                  sparse: Sparse | None = None, among: int | None = None, glance: Any = None,
-                 ahead: torch.Tensor | None = None) -> None:
+                 ahead: torch.Tensor | None = None, near: bool = False) -> None:
         self.cache, self.rows, self.evidence, self.sparse = cache, rows, evidence, sparse
         self.among, self.glance, self.ahead = among, glance, ahead
+        self.far = None if near else ahead
         self._masks: dict[tuple, torch.Tensor] = {}
 
     def attend(self, module: nn.Module, query: torch.Tensor, key: torch.Tensor,
@@ -212,6 +215,7 @@ class Pass:
             [1, q, H, D].
         """
         layer = self.cache.layers[module.layer_idx]
+        ahead = self.ahead if layer.is_sliding else self.far
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         hidden = None
         if self.glance is None or layer.is_sliding:
@@ -231,7 +235,7 @@ class Pass:
             if self.evidence:
                 weights = self._probabilities(query[:, :, -1:], key, scaling, None, hidden)
                 slots.add_evidence(weights.squeeze(2))
-            causal = hidden is None and self.ahead is None
+            causal = hidden is None and ahead is None
             if self.sparse and causal and self.sparse.suits(queries, held):
                 out = self.sparse.attend(query[0], key[0], value[0], scaling)
                 return out.transpose(0, 1)[None]
@@ -241,27 +245,29 @@ class Pass:
             key, value = (t.repeat_interleave(groups, 1) for t in (key, value))
         options = {'scale': scaling, 'enable_gqa': groups > 1 and not query.is_cuda}
         within = not layer.is_sliding or held <= layer.window
-        if queries == held and hidden is None and self.ahead is None and within:
+        if queries == held and hidden is None and ahead is None and within:
             return functional.scaled_dot_product_attention(
                 query, key, value, is_causal=True, **options).transpose(1, 2)
-        mask = self._mask(queries, held, layer.window or held, query.device)
+        mask = self._mask(queries, held, layer.window, query.device)
         mask = mask if hidden is None else mask & ~hidden
         return attend_by_rows(query, key, value, lambda rows, seen: mask[rows, :seen],
-                              self.ahead is None, **options).transpose(1, 2)
+                              ahead is None, **options).transpose(1, 2)
 
     def _mask(self, queries: int, held: int, window: int, device: torch.device) -> torch.Tensor:
-        """Let each query see `window` - 1 tokens before it, itself, and `ahead`: bool [q, K]."""
+        """Let queries see `window` - 1 tokens (0: all) before them, and `ahead`: bool [q, K]."""
         shape = queries, held, window, device
         if shape not in self._masks:
             column = torch.arange(held, device=device)
             place = torch.arange(held - queries, held, device=device)[:, None]
-            last = self._last(place - held + queries, held - queries)
-            self._masks[shape] = (column <= last) & (place - column < window)
+            last = self._last(place - held + queries, held - queries,
+                              self.ahead if window else self.far)
+            self._masks[shape] = (column <= last) & (place - column < (window or held))
         return self._masks[shape]
 
-    def _last(self, rows: torch.Tensor, past: int) -> torch.Tensor:
+    @staticmethod
+    def _last(rows: torch.Tensor, past: int, ahead: torch.Tensor | None) -> torch.Tensor:
         """Give the last slot that each of some rows of the chunk, behind `past` slots, sees."""
-        return past + (rows if self.ahead is None else self.ahead.to(rows.device)[rows])
+        return past + (rows if ahead is None else ahead.to(rows.device)[rows])
 
     def _probabilities(self, query: torch.Tensor, key: torch.Tensor, scaling: float,
                        last: torch.Tensor | None, hidden: torch.Tensor | None) -> torch.Tensor:
@@ -296,8 +302,8 @@ class Pass:
         parts, window = [], 0.0
         for first in range(0, queries, ROWS_AT_ONCE):
             asking = query[:, :, first:first + ROWS_AT_ONCE]
-            last = None if queries == 1 else self._last(
-                torch.arange(first, first + asking.shape[2], device=key.device), held - queries)
+            rows = torch.arange(first, first + asking.shape[2], device=key.device)
+            last = None if queries == 1 else self._last(rows, held - queries, self.far)
             weights = self._probabilities(asking, key, scaling, last, hidden)
             mixed = torch.matmul(weights.to(value.dtype).view(heads, -1, held), value[0])
             parts.append(mixed.view(-1, asking.shape[2], value.shape[-1]))
@@ -317,5 +323,5 @@ class Pass:
             hidden = unlike if hidden is None else unlike | hidden
         slots.add_window(sum(
             self._probabilities(
-                query[:, :, rows], key, scaling, self._last(rows, past), hidden).sum(2)
+                query[:, :, rows], key, scaling, self._last(rows, past, self.far), hidden).sum(2)
             for rows in self.rows.to(key.device).split(ROWS_AT_ONCE)))

@@ -22,6 +22,7 @@ afresh from the master, so nothing ever drifts, however often tokens move.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,7 +110,7 @@ class KVLayer(CacheLayerMixin):
     def rotate_query(self, query: torch.Tensor,
                      turn: tuple[torch.Tensor, torch.Tensor] | None = None) -> torch.Tensor:
         """Rotate queries [1, H, q, D]: to the positions of the chunk's keys, or by cos and sin."""
-        cos, sin = turn or self.slots.turn(self.table, self.device)
+        cos, sin = turn or self.slots.turn(self.table, query.device)
         if cos.shape[0] > 1:        # each KV head has its own positions
             repeats = query.shape[1] // cos.shape[0]
             cos, sin = cos.repeat_interleave(repeats, 0), sin.repeat_interleave(repeats, 0)
@@ -189,6 +190,10 @@ class StreamCache(Cache):
         The ledger of the sliding layers of each window; they keep its last tokens by themselves.
     memory : list of Slots
         What counts as the memory: `slots`, or the windows of a model that has nothing else.
+    layers : list of KVLayer or StateLayer
+        One for each of the model's; layers that read an earlier one's keys share its entry.
+    own : dict of int to KVLayer or StateLayer
+        Those that keep something, each once, by number.
     full : list of KVLayer
     states : list of StateLayer
     """
@@ -198,16 +203,20 @@ class StreamCache(Cache):
                  device: torch.device) -> None:
         ranks = rope.ranks
         specs = layer_specs(config, ranks.size)
-        bounded = [spec for spec in specs if spec.full]
+        bounded = {number: spec for number, spec in enumerate(specs) if spec.full}
+        # whoever attends to what a layer keeps has a say in it
+        readers = Counter(number if spec.source is None else spec.source
+                          for number, spec in enumerate(specs))
 
         def slots(groups: int, layers: int) -> Slots:
             return Slots(groups, capacity, layers, rope, capacity + extent, dtype, device,
                          channels, reduce, ALONE if scope == 'head' else ranks)
 
         if scope == 'all':
-            self.slots = [slots(1, len(bounded))] if bounded else []
+            self.slots = [slots(1, sum(map(readers.get, bounded)))] if bounded else []
         else:
-            self.slots = [slots(spec.heads if scope == 'head' else 1, 1) for spec in bounded]
+            self.slots = [slots(spec.heads if scope == 'head' else 1, readers[number])
+                          for number, spec in bounded.items()]
         self.windows = {}
         for window in sorted({spec.window for spec in specs if spec.window}):
             room = window - 1 + headroom
@@ -216,6 +225,9 @@ class StreamCache(Cache):
         groups = iter(self.slots * len(bounded) if scope == 'all' else self.slots)
         layers: list[KVLayer | StateLayer] = []
         for number, spec in enumerate(specs):
+            if spec.source is not None:
+                layers.append(layers[spec.source])
+                continue
             place = rope.places[number]
             if not spec.heads:
                 layers.append(StateLayer(spec, dtype, place))
@@ -224,8 +236,10 @@ class StreamCache(Cache):
                 self.windows[spec.window] if spec.window else next(groups), spec.heads, spec.size,
                 rope.layers[number].kind, rope.layers[number].table, dtype, place, spec.window))
         super().__init__(layers=layers)
+        self.own = {number: layer for number, layer in enumerate(layers)
+                    if specs[number].source is None}
         self.states = [layer for layer in layers if isinstance(layer, StateLayer)]
-        self.full = [layer for layer, spec in zip(layers, specs, strict=True) if spec.full]
+        self.full = [layers[number] for number in bounded]
         self.ledgers = [*self.slots, *self.windows.values()]
         self.memory = self.slots or self.ledgers
         self.capacity, self.mrope, self.device = capacity, rope.mrope, device
@@ -241,7 +255,7 @@ class StreamCache(Cache):
     def nbytes(self) -> int:
         """Bytes of every buffer; constant from the first moment."""
         ledgers = [t for s in self.ledgers for t in (s.meta, s.state, s.window, s.evidence)]
-        return (sum(layer.nbytes() for layer in self.layers)
+        return (sum(layer.nbytes() for layer in self.own.values())
                 + sum(t.numel() * t.element_size() for t in ledgers))
 
     def kept(self, layer: int) -> torch.Tensor:
@@ -251,7 +265,8 @@ class StreamCache(Cache):
         Parameters
         ----------
         layer : int
-            Of the model; one of sliding attention holds the last tokens of the stream.
+            Of the model; one of sliding attention holds the last tokens of the stream, and one
+            that reads an earlier layer's keys what that one holds.
 
         Returns
         -------
@@ -370,7 +385,7 @@ class StreamCache(Cache):
             layer.has_previous_state[0] = self.seen > 0
 
     def _layers(self, slots: Slots) -> list[KVLayer]:
-        return [layer for layer in self.layers
+        return [layer for layer in self.own.values()
                 if isinstance(layer, KVLayer) and layer.slots is slots]
 
     def _rotate(self, slots: Slots, rotation: list[tuple[torch.Tensor, torch.Tensor]]) -> None:

@@ -185,7 +185,9 @@ def describe(spec: ModelSpec, rope: RopeMap) -> Iterator[tuple[str, str]]:
     layers = layer_specs(config)
     kinds = Counter(
         'bounded by the budget' if layer.full else
-        f'with a window of {layer.window}' if layer.heads else 'with a constant state'
+        f'with a window of {layer.window}' if layer.window else
+        "on an earlier layer's keys" if layer.source is not None else
+        'with a constant state'
         for layer in layers)
     yield 'layers', f'{len(layers)}: ' + ', '.join(f'{n} {kind}' for kind, n in kinds.items())
     if not spec.adapter.sees:
@@ -272,7 +274,8 @@ def check(name: str, budget: int | str | None = None, device: str = 'auto', dtyp
         Why it does not work.
     """
     spec = inspect_model(name, tokens_per_frame=tokens_per_frame)
-    yield from describe(spec, examine(spec.config.get_text_config(decoder=True)))
+    text = spec.config.get_text_config(decoder=True)
+    yield from describe(spec, examine(text, spec.adapter.spatial))
     place = pick_device(device)
     kind = pick_dtype(spec.config, dtype, place)
     yield from remembers(spec, budget, kind)

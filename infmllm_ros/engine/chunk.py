@@ -76,9 +76,9 @@ class Chunk:
         return self.ids.shape[0]
 
 
-def both_ways(chunk: Chunk) -> torch.Tensor | None:
+def both_ways(chunk: Chunk, device: torch.device) -> torch.Tensor | None:
     """Give the last place that each token sees where frames see all of themselves: int64 [q]."""
-    last = torch.arange(len(chunk))
+    last = torch.arange(len(chunk), device=device)
     for span in chunk.spans:
         end = span.start + span.rows * span.cols
         last[span.start:end] = end - 1

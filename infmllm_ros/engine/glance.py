@@ -81,6 +81,8 @@ class Glance:
             bool [K]: the slots that no query sees.
         """
         layer = self.cache.layers[number]
+        # keys that several layers read lie at one place: the first of them chooses for all
+        number = self.cache.layers.index(layer)
         slots = layer.slots
         if number not in self._sights:
             group = self.cache.slots.index(slots)
@@ -99,13 +101,13 @@ class Glance:
             rotation, sight.shift = slots.packed(shown.to(self.cache.device), regimes[0])
             self._place(layer, shown, rotation)
             sight.regimes = regimes
-            turn = tuple(part[:, -slots.pending:].to(layer.device)
+            turn = tuple(part[:, -slots.pending:].to(query.device)
                          for part in rotation[layer.table])
         else:
             rotation = slots.shifted(sight.shift, regimes[0])
             self._place(layer, slice(slots.count, total), rotation)
-            turn = tuple(part.to(layer.device) for part in rotation[layer.table])
-        return layer.rotate_query(query, turn), sight.hidden[:total]
+            turn = tuple(part.to(query.device) for part in rotation[layer.table])
+        return layer.rotate_query(query, turn), sight.hidden[:total].to(query.device)
 
     def close(self) -> None:
         """Show the whole memory again, at the positions that it had."""

@@ -20,6 +20,8 @@ Three kinds of layers, read from the text config:
 * full attention: keys and values of the tokens that the policy keeps;
 * sliding attention: keys and values of the last `window - 1` tokens, all that the next one sees;
 * a state of constant size: a short convolution (LFM2) or a gated delta net (Qwen3-Next, Qwen3.5).
+
+A layer of attention may also keep nothing and read what an earlier one keeps (Gemma 3n, Gemma 4).
 """
 
 from __future__ import annotations
@@ -41,9 +43,11 @@ class LayerSpec:
     Parameters
     ----------
     heads, size : int
-        KV heads, and channels of a head; 0 for a layer without attention.
+        KV heads, and channels of a head; 0 for a layer that keeps no keys and values.
     window : int
         How many tokens a query sees, itself included; 0: all that are held.
+    source : int or None
+        The earlier layer whose keys and values it reads; None: its own, if any.
     conv : tuple of int
         Shape of a convolution's state, [1, channels, kernel]; () if it has none.
     recurrent : tuple of int
@@ -53,6 +57,7 @@ class LayerSpec:
     heads: int = 0
     size: int = 0
     window: int = 0
+    source: int | None = None
     conv: tuple[int, ...] = ()
     recurrent: tuple[int, ...] = ()
 
@@ -81,20 +86,28 @@ def layer_specs(config: Any, ranks: int = 1) -> list[LayerSpec]:
         If a layer is of another kind, if all of them keep states only, or if tokens attend to
         what comes after them.
     """
-    if getattr(config, 'use_bidirectional_attention', None):
+    # 'vision': only the tokens of a frame see each other, which always come together
+    if getattr(config, 'use_bidirectional_attention', None) not in (None, False, 'vision'):
         raise ModelError(
             f'{config.model_type} with use_bidirectional_attention looks ahead: it cannot read a '
             'stream, load a causal model')
     types = get_layer_types_and_kwargs(config)[0]
-    heads = config.num_attention_heads
-    size = getattr(config, 'head_dim', None) or config.hidden_size // heads
-    heads = (getattr(config, 'num_key_value_heads', None) or heads) // ranks
+    owners = list(getattr(config, 'layer_types', None) or types)
+    # transformers before 5.22 has no fields that differ from layer to layer
+    each = getattr(config, 'per_layer_config', None) or [config] * len(types)
     window = getattr(config, 'sliding_window', None) or 0
     window = window if window < config.max_position_embeddings else 0
     specs = []
-    for number, kind in enumerate(types):
+    for number, (kind, own) in enumerate(zip(types, each, strict=True)):
         if kind in ('full_attention', 'sliding_attention'):
+            heads = own.num_attention_heads
+            size = getattr(own, 'head_dim', None) or own.hidden_size // heads
+            heads = (getattr(own, 'num_key_value_heads', None) or heads) // ranks
             specs.append(LayerSpec(heads, size, window * (kind == 'sliding_attention')))
+        elif kind == 'dummy' and owners[number] in types[:number]:
+            # the last one of its kind that keeps its own
+            specs.append(LayerSpec(
+                source=number - 1 - types[:number][::-1].index(owners[number])))
         else:
             specs.append(_state(config, number, kind))
     if not any(spec.heads for spec in specs):

@@ -65,7 +65,7 @@ def save(session: StreamingSession, path: Path) -> None:
     for number, slots in enumerate(session.cache.ledgers):
         tensors[f'slots.{number}.meta'] = slots.meta[:, :, :slots.count]
         tensors[f'slots.{number}.state'] = slots.state[:, :, :slots.count]
-    for number, layer in enumerate(session.cache.layers):
+    for number, layer in session.cache.own.items():
         tensors |= {f'layers.{number}.{name}': t for name, t in layer.tensors().items()}
     for camera, features in session.filter.last.items():
         tensors[f'filter.{camera}'] = features
@@ -126,7 +126,7 @@ def _fill(session: StreamingSession, header: dict, tensors: dict[str, torch.Tens
         slots.count = meta.shape[-1]
         slots.meta[:, :, :slots.count] = meta
         slots.state[:, :, :slots.count] = tensors[f'slots.{number}.state']
-    for number, layer in enumerate(cache.layers):
+    for number, layer in cache.own.items():
         for name, held in layer.tensors().items():
             held.copy_(tensors[f'layers.{number}.{name}'])
     cache.seen, cache.evicted = header['seen'], header['evicted']

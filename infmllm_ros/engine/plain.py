@@ -65,12 +65,19 @@ def plain_inputs(streaming: StreamingModel, parts: Sequence[torch.Tensor | Shown
             ids.append(part)
     whole = torch.cat(ids)
     count = len(whole)
-    inputs = {name: torch.cat(values, adapter.axis) for name, values in pixels.items()}
-    if 'pixel_values_videos' in inputs:
+    inputs = {name: torch.cat(values, adapter.axes.get(name, 0))
+              for name, values in pixels.items()}
+    if closes(inputs):
         whole = torch.cat([whole, torch.tensor([adapter.placeholder])])
     inputs['input_ids'] = whole[None]
-    if 'image_grid_thw' in inputs:
+    if streaming.rope.mrope and 'image_grid_thw' in inputs:
         inputs['mm_token_type_ids'] = (whole[None] == streaming.config.image_token_id).int()
     elif adapter.both_ways:     # a frame's tokens see each other
-        inputs['token_type_ids'] = (whole[None] == adapter.placeholder).long()
+        name = 'mm_token_type_ids' if adapter.both_ways == 'sliding' else 'token_type_ids'
+        inputs[name] = (whole[None] == adapter.placeholder).long()
     return {name: value.to(streaming.device) for name, value in inputs.items()}, count
+
+
+def closes(inputs: dict[str, torch.Tensor]) -> bool:
+    """Tell whether these are frames of LLaVA-OneVision, which closes a video with a token."""
+    return 'pixel_values_videos' in inputs and inputs['pixel_values_videos'].ndim == 5

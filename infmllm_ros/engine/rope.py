@@ -136,6 +136,13 @@ class RopeMap:
     """
     The rotation of every layer of a language model, found by probing it.
 
+    Parameters
+    ----------
+    model : nn.Module
+    spatial : bool
+        Whether frames have M-RoPE's three axes, where the model knows them; False: tokens are
+        counted one by one.
+
     Attributes
     ----------
     layers : dict of int to LayerRope
@@ -154,7 +161,7 @@ class RopeMap:
         the config says, or attends by code of its own.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, spatial: bool = True) -> None:
         self.decoder = model.get_decoder()
         self.rotary = find_rotary(self.decoder)[1]
         if self.rotary is None:
@@ -164,7 +171,7 @@ class RopeMap:
         install(model)
         self.device = entrance(model)
         self.places: dict[int, torch.device] = {}
-        self.mrope = hasattr(self.rotary, 'mrope_section')
+        self.mrope = spatial and hasattr(self.rotary, 'mrope_section')
         still, calls = self._probe((0, 0, 0))
         moved, turned = self._probe(PROBE)
         self.places |= {i: key.device for i, (_, key) in still.items()}

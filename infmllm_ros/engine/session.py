@@ -73,7 +73,7 @@ class StreamingSession:
         self.adapter, self.prompt = model.adapter, model.adapter.prompt
         self._vocabulary = model.config.get_text_config(decoder=True).vocab_size
         if model.rope is None:
-            model.rope = RopeMap(model.model)
+            model.rope = RopeMap(model.model, model.adapter.spatial)
         ranks = model.rope.ranks
         ranks.check(policy)
         self.plan = plan(model.spec, policy, model.dtype, self.settings, ranks.size)
@@ -341,24 +341,26 @@ class StreamingSession:
         counts = commit or role is Role.PROBE
         rows = self.policy.asks(role, chunk) if counts else None
         rows = None if rows is None or not len(rows) else rows.to(device)
-        ahead = both_ways(chunk) if self.adapter.both_ways else None
-        ahead = None if ahead is None else ahead.to(device)
+        ahead = both_ways(chunk, device) if self.adapter.both_ways else None
         newest = self.newest.stamp_ns if self.newest else 0
         cache.begin(chunk, torch.tensor([f.ordinal for f in frames] or NO_FRAME),
                     torch.tensor([f.stamp_ns for f in frames] or newest), rows is not None)
         shape = (3, 1, len(chunk)) if cache.mrope else (1, len(chunk))
+        stream = Pass(cache, rows, evidence, self.settings.prefill, self.policy.among,
+                      self.glance if role in (Role.QUESTION, Role.ANSWER) else None, ahead,
+                      self.adapter.both_ways == 'sliding')
         inputs: dict[str, Any] = {
             'input_ids': chunk.ids.to(device)[None], 'past_key_values': cache, 'use_cache': True,
-            'position_ids': torch.zeros(shape, dtype=torch.long, device=device),
-            'stream': Pass(cache, rows, evidence, self.settings.prefill, self.policy.among,
-                           self.glance if role in (Role.QUESTION, Role.ANSWER) else None, ahead)}
+            'position_ids': torch.zeros(shape, dtype=torch.long, device=device), 'stream': stream}
         if chunk.features is not None:
             inputs['mm_encoder_outputs'] = chunk.features
         past, out = cache.count, None
         try:
             with streaming():
                 if logits:
-                    out = self.model.model(**inputs, logits_to_keep=logits).logits[0]
+                    # places, as by a number Gemma 4 would skip the other queries of shared keys
+                    last = torch.arange(len(chunk) - logits, len(chunk), device=device)
+                    out = self.model.model(**inputs, logits_to_keep=last).logits[0]
                 else:       # spares the product with the vocabulary
                     self.model.model.base_model(**inputs)
             if commit:
@@ -366,7 +368,7 @@ class StreamingSession:
         finally:
             cache.end()
         if rows is not None:
-            last = rows if ahead is None else ahead[rows]
+            last = rows if stream.far is None else stream.far[rows]
             retention.score(cache, self.policy, last, past, len(chunk))
         return out
 

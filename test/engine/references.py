@@ -199,11 +199,17 @@ def decode_plainly(plain, tokens: list[Token], **options):
     """Run Hugging Face's language model on these tokens alone, packed from position 0."""
     embeds = torch.tensor(np.stack([token.embed for token in tokens]))[None].to(plain.dtype)
     config = plain.config.get_text_config(decoder=True)
-    if 'mrope_section' in (config.rope_parameters or {}):
+    # MiniCPM-V has such a language model too, but no rule for grids
+    grids = hasattr(plain.model, 'get_rope_index')
+    if grids and 'mrope_section' in (config.rope_parameters or {}):
         places = torch.tensor(packed_positions(tokens)).T[:, None]  # [3, 1, n]
     else:
         places = torch.arange(len(tokens))[None]
-    return plain.get_decoder()(
+    decoder = plain.get_decoder()
+    if hasattr(decoder, 'get_per_layer_inputs'):    # Gemma looks words up for each layer
+        words = [config.pad_token_id if token.grid else token.word for token in tokens]
+        options['per_layer_inputs'] = decoder.get_per_layer_inputs(torch.tensor([words]))
+    return decoder(
         inputs_embeds=embeds, position_ids=places, use_cache=False, **options)
 
 
@@ -211,4 +217,6 @@ def decode_plainly(plain, tokens: list[Token], **options):
 def logits_plainly(plain, tokens: list[Token]) -> torch.Tensor:
     """Hugging Face's logits, float32 [n, vocabulary], of these tokens alone."""
     hidden = decode_plainly(plain, tokens).last_hidden_state
-    return plain.get_output_embeddings()(hidden)[0].float()
+    logits = plain.get_output_embeddings()(hidden)[0].float()
+    cap = getattr(plain.config.get_text_config(decoder=True), 'final_logit_softcapping', None)
+    return logits if cap is None else cap * torch.tanh(logits / cap)

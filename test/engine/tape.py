@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+from infmllm_ros.engine.plain import closes
 import numpy as np
 from references import Token
 import torch
@@ -71,8 +72,10 @@ class Tape:
         if ids.ndim != 2:  # a model looks up its own placeholder
             return
         ids = ids[0].tolist()
-        if self._pending and ids == [token.word for token in self._pending[:len(ids)]]:
-            tokens = self._pending[:len(ids)]
+        tokens = self._pending[:len(ids)]
+        # Gemma 4 looks up padding in the place of vision tokens
+        if len(tokens) == len(ids) and all(
+                token.grid or token.word == i for token, i in zip(tokens, ids)):
             self._pending = self._pending[len(ids):]
         else:
             tokens = [Token(i, embed) for i, embed in zip(ids, output[0].float().numpy())]
@@ -117,7 +120,7 @@ def _inside(spans, at: int) -> bool:
 def generate_plainly(plain, inputs, count: int, stops: list[int], most: int) -> list[int]:
     """Let Hugging Face generate greedily; the new ids."""
     inputs = dict(inputs)
-    if 'pixel_values_videos' in inputs:  # the newline would stand between stream and answer
+    if closes(inputs):  # the newline would stand between stream and answer
         ids = inputs['input_ids'][:, :count]
         features = plain.model.get_video_features(
             inputs['pixel_values_videos'], return_dict=True).pooler_output[0, :-1]

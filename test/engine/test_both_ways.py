@@ -23,6 +23,9 @@ from zoo import changed, load, ONE_LAYER, picture, plain, session, words
 TOLERANCE = 1e-4
 # 3 is less than the 4 tokens of a frame: a window that does not reach across it
 WINDOWS = [3, 4, 7, 24]
+# the larger models of Gemma 4, without shared keys, look ahead in sliding layers alone
+OWN = {'gemma3': {}, 'gemma4': {
+    'use_bidirectional_attention': 'vision', 'num_kv_shared_layers': 0}}
 
 
 def stream(model, frames=5):
@@ -41,53 +44,58 @@ def feed(target, parts, shown):
         target.tell(parts[2 + 2 * number])
 
 
-def expect(model, changes, parts, last, attention='sdpa', **options):
+def expect(model, changes, parts, last, attention='sdpa', family='gemma3', **options):
     """Run plain Hugging Face over a whole stream."""
     inputs, count = plain_inputs(model, parts)
     with torch.no_grad():
-        return plain('gemma3', changes, attention=attention)(**inputs, **options), count - last
+        return plain(family, changes, attention=attention)(**inputs, **options), count - last
 
 
 @pytest.mark.parametrize('window', WINDOWS)
 @pytest.mark.parametrize('row', ['full', 'h2o', 'live_vlm'])
-def test_frames_around_the_edge_of_a_sliding_window(window, row):
-    changes = changed(sliding_window=window)
-    model = load('gemma3', changes)
+@pytest.mark.parametrize('family', OWN)
+def test_frames_around_the_edge_of_a_sliding_window(family, window, row):
+    changes = changed(sliding_window=window, **OWN[family])
+    model = load(family, changes)
     parts, shown = stream(model)
-    target = session('gemma3', row, 600, changes=changes)
+    target = session(family, row, 600, changes=changes)
     feed(target, parts, shown)
     asked = words(model, 15, 9)
     found = target.logits(asked).float()
-    output, start = expect(model, changes, [*parts, asked], 15)
+    output, start = expect(model, changes, [*parts, asked], 15, family=family)
     assert (found - output.logits[0, start:]).abs().max() <= TOLERANCE
 
 
 @pytest.mark.parametrize('window', WINDOWS)
-def test_frames_of_one_pass_do_not_see_later_frames(window):
-    changes = changed(sliding_window=window)
-    model = load('gemma3', changes)
+@pytest.mark.parametrize('family', OWN)
+def test_frames_of_one_pass_do_not_see_later_frames(family, window):
+    changes = changed(sliding_window=window, **OWN[family])
+    model = load(family, changes)
     parts, shown = stream(model)
-    target = session('gemma3', 'full', 600, changes=changes, chunk=200)
+    target = session(family, 'full', 600, changes=changes, chunk=200)
     target.observe_many(*zip(*shown))
     asked = words(model, 15, 9)
     found = target.logits(asked).float()
     frames = [part for part in parts if isinstance(part, Shown)]
-    output, start = expect(model, changes, [parts[0], *frames, asked], 15)
+    output, start = expect(model, changes, [parts[0], *frames, asked], 15, family=family)
     assert (found - output.logits[0, start:]).abs().max() <= TOLERANCE
 
 
-def test_a_frame_that_is_read_one_way_would_be_seen():
+@pytest.mark.parametrize('family, name', [
+    ('gemma3', 'token_type_ids'), ('gemma4', 'mm_token_type_ids')])
+def test_a_frame_that_is_read_one_way_would_be_seen(family, name):
     """Negative control: causal frames move logits far over tolerance, and all words are causal."""
-    model = load('gemma3')
+    changes = changed(**OWN[family])
+    model = load(family, changes)
     parts, shown = stream(model)
-    target = session('gemma3', 'full', 600)
+    target = session(family, 'full', 600, changes=changes)
     feed(target, parts, shown)
     asked = words(model, 15, 9)
     found = target.logits(asked).float()
     inputs, count = plain_inputs(model, [*parts, asked])
-    for types, differs in ((inputs.pop('token_type_ids'), False), (None, True)):
+    for types, differs in ((inputs.pop(name), False), (None, True)):
         with torch.no_grad():
-            output = plain('gemma3')(**inputs, token_type_ids=types)
+            output = plain(family, changes)(**inputs, **{name: types})
         worst = (found - output.logits[0, count - 15:]).abs().max()
         assert worst > 100 * TOLERANCE if differs else worst <= TOLERANCE
 

@@ -44,6 +44,7 @@ LAYERS = {
     'llava_onevision': '3: 3 bounded by the budget',
     'qwen3_vl': '3: 3 bounded by the budget',
     'gemma3': '3: 2 bounded by the budget, 1 with a window of 24',
+    'gemma4': "3: 1 bounded by the budget, 1 with a window of 24, 1 on an earlier layer's keys",
     'qwen3_5_text': '3: 2 bounded by the budget, 1 with a constant state',
 }
 
@@ -70,7 +71,8 @@ def test_a_model_that_works_is_said_to(family, capsys):
     ('gpt_neox', {}, 'RoPE, default, half, 8 of 32 channels'),
     ('glm', {}, 'RoPE, default, interleaved, 8 of 16 channels'),
     ('smollm3', {}, 'RoPE, default, half and none, 16 of 16 channels'),
-    ('qwen2_5_vl', {}, 'M-RoPE, default, half, 16 of 16 channels')])
+    ('qwen2_5_vl', {}, 'M-RoPE, default, half, 16 of 16 channels'),
+    ('minicpmv4_6', {}, 'RoPE, default, half, 8 of 32 channels')])
 def test_the_rotation_is_named_before_the_weights(family, changes, told, tmp_path, capsys):
     place = copy(family, tmp_path, changed(**changes) if changes else '')
     for path in shards(place):

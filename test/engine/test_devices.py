@@ -63,13 +63,13 @@ def test_the_second_device_computes_but_does_not_mix():
 @pytest.mark.parametrize('family, row', [
     ('smolvlm', 'saddle_layers'), ('smolvlm', 'hermes'), ('smolvlm', 'infinipot_v'),
     ('qwen2_5_vl', 'live_vlm'), ('gemma3', 'saddle'), ('lfm2_vl', 'h2o'),
-    ('qwen3_5_text', 'saddle_heads')])
+    ('qwen3_5_text', 'saddle_heads'), ('gemma4', 'live_vlm'), ('gemma4_text', 'saddle_heads')])
 def test_layers_on_another_device_remember_the_same(family, row, two_places):
     _, expected = live(zoo.load(family), row, {})
     model = two_places(family)
     target, found = live(model, row, {})
     assert expected['evicted'] > 0
-    for number, layer in enumerate(target.cache.layers):
+    for number, layer in target.cache.own.items():
         tensors = [t for t in vars(layer).values() if isinstance(t, torch.Tensor)]
         tensors += layer.tensors().values()
         assert {t.device for t in tensors} == {THERE if number else HERE}

@@ -67,7 +67,12 @@ MODELS = {
     'mistral_wide': ('mistral', changed(sliding_window=4096)),
     'qwen2': ('qwen2', layered(FULL, SLIDING, SLIDING, **QWEN2)),
     'qwen2_all': ('qwen2', layered(SLIDING, SLIDING, **QWEN2)),
+    'gemma3n': ('gemma3n_text', layered(
+        SLIDING, FULL, SLIDING, FULL, FULL, num_kv_shared_layers=3)),
+    'gemma4': ('gemma4_text', layered(
+        FULL, SLIDING, FULL, SLIDING, SLIDING, FULL, num_kv_shared_layers=2)),
     'lfm2': ('lfm2', layered(CONV, CONV, FULL, CONV)),
+    'lfm3': ('lfm3', layered(CONV, SLIDING, FULL, CONV)),
     'qwen3_next': ('qwen3_next', layered(LINEAR, LINEAR, FULL, LINEAR)),
     'qwen3_5': ('qwen3_5_text', layered(LINEAR, LINEAR, LINEAR, FULL)),
 }
@@ -174,8 +179,8 @@ def live(family, row, changes):
 
 @pytest.mark.parametrize('row', [row for row in POLICIES if row != 'full'])
 @pytest.mark.parametrize(('family', 'other'), [
-    ('gemma3_text', SLIDING), ('qwen2', SLIDING), ('lfm2', CONV), ('qwen3_next', LINEAR),
-    ('qwen3_5_text', LINEAR)])
+    ('gemma3_text', SLIDING), ('gemma4_text', SLIDING), ('qwen2', SLIDING), ('lfm2', CONV),
+    ('qwen3_next', LINEAR), ('qwen3_5_text', LINEAR)])
 def test_what_is_evicted_is_gone_from_full_layers_only(family, other, row):
     """
     Take the first layer's output over the whole stream, and the second's on what is kept.
@@ -297,7 +302,8 @@ def test_reset_forgets_windows_and_states(family):
 
 
 @pytest.mark.parametrize('opens', [True, False])
-@pytest.mark.parametrize('family', ['gemma3_text', 'lfm2', 'qwen3_5_text', 'qwen3_next'])
+@pytest.mark.parametrize('family', [
+    'gemma3_text', 'gemma4_text', 'lfm2', 'qwen3_5_text', 'qwen3_next'])
 def test_a_loaded_memory_goes_on_bit_for_bit(family, opens, tmp_path, monkeypatch):
     model = load(family)
     if not opens:       # as with a tokenizer that has neither a template nor a first token
@@ -372,7 +378,7 @@ def test_longrope_turns_windows_by_the_frequencies_of_the_whole_memory():
 
 
 # ------------------------------------------------------------------------ bytes and refusals
-@pytest.mark.parametrize('name', ['gemma3', 'lfm2', 'qwen3_next', 'qwen3_5', 'qwen2'])
+@pytest.mark.parametrize('name', ['gemma3', 'gemma4', 'lfm2', 'qwen3_next', 'qwen3_5', 'qwen2'])
 def test_a_budget_in_bytes_counts_windows_and_states(name):
     family, changes = MODELS[name]
     stats = session(family, 'saddle', '1MiB', changes=changes).stats()

@@ -22,6 +22,7 @@ from infmllm_ros.engine.layers import layer_specs
 import numpy as np
 import pytest
 import torch
+from transformers.cache_utils import DummyLayer
 import zoo
 from zoo import refusal
 
@@ -37,7 +38,11 @@ WRAPPED = {
     'internvl': 'Frame76: <img>{}</img>\n',
     'gemma3': '\n\n<start_of_image>{}<end_of_image>\n\n',
     'lfm2_vl': '<|image_start|>{}<|image_end|>',
+    'gemma4': ' 01:15 <|image>{}<image|>',
+    'minicpmv4_6': '<image>{}</image>',
+    'lfm3_vl': '<75.5 seconds><|vision_start|>{}<|vision_end|>',
     'qwen3_vl': '<75.5 seconds><|vision_start|>{}<|vision_end|>',
+    'qwen3_5': '<75.5 seconds><|vision_start|>{}<|vision_end|>',
 }
 PLACEHOLDERS = {
     'smolvlm': '<image>' * 4,
@@ -48,7 +53,11 @@ PLACEHOLDERS = {
     'internvl': '<IMG_CONTEXT>' * 4,
     'gemma3': '<image_soft_token>' * 4,
     'lfm2_vl': '<image>' * 16,
+    'gemma4': '<|video|>' * 16,
+    'lfm3_vl': '<|image_pad|>' * 4,
+    'minicpmv4_6': '<|video_pad|>' * 16,
     'qwen3_vl': '<|image_pad|>' * 4,
+    'qwen3_5': '<|image_pad|>' * 4,
 }
 
 
@@ -122,8 +131,9 @@ def test_features_of_a_frame_stand_for_its_pixels_in_the_plain_model(family):
     before = zoo.words(model, 7, seed=0)
     ids = torch.cat((before, chunk.ids))[None]
     more = {}
-    if family.startswith('qwen'):
+    if 'image_grid_thw' in pixels:
         more['image_grid_thw'] = pixels['image_grid_thw']
+    if model.rope.mrope:
         more['mm_token_type_ids'] = (ids == model.adapter.placeholder).int()
     if family == 'gemma3':
         more['token_type_ids'] = (ids == model.adapter.placeholder).long()
@@ -139,17 +149,35 @@ def test_features_of_a_frame_stand_for_its_pixels_in_the_plain_model(family):
     assert (by_pixels - of_other).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize('family', ['qwen2_vl', 'qwen2_5_vl', 'qwen3_vl', 'lfm2_vl'])
+@pytest.mark.parametrize('family', [
+    'qwen2_vl', 'qwen2_5_vl', 'qwen3_vl', 'qwen3_5', 'lfm2_vl', 'gemma4', 'lfm3_vl',
+    'minicpmv4_6'])
 @pytest.mark.parametrize('cap', [1, 3, 9])
 def test_frames_take_no_more_tokens_than_asked_for(family, cap):
     spec = inspect_model(zoo.folder(family), tokens_per_frame=cap)
     free = inspect_model(zoo.folder(family)).adapter.frame_tokens
-    assert spec.adapter.frame_tokens == free - 16 + cap
+    most = 24 if family == 'minicpmv4_6' else 16
+    assert spec.adapter.frame_tokens == free - most + cap
     model = load_model(spec, device='cpu')
     for shape in SHAPES:
         chunk = encode(model, zoo.picture(0, *shape))
         assert rows(chunk.features) <= cap
     assert len(encode(model, zoo.picture(0, 300, 300), 9_999_999)) <= spec.adapter.frame_tokens
+
+
+def test_minicpm_frames_take_four_times_the_tokens_where_the_checkpoint_says_so(tmp_path):
+    folder, image = zoo.copy('minicpmv4_6', tmp_path), zoo.picture(0, 64, 64)
+    few = encode(load_model(folder, device='cpu'), image)
+    change(folder, 'config.json', downsample_mode='4x')
+    many = encode(load_model(folder, device='cpu'), image)
+    assert rows(many.features) == 4 * rows(few.features) == len(many) - 2
+
+
+@pytest.mark.parametrize('model_type, reason', [
+    ('gemma3n', 'timm'), ('minicpmv4_7', 'MiniCPM-V 4.6')])
+def test_a_relative_of_known_families_is_refused_with_the_reason(tmp_path, model_type, reason):
+    (tmp_path / 'config.json').write_text(json.dumps({'model_type': model_type}))
+    assert reason in refusal(inspect_model, tmp_path)
 
 
 def test_qwen_frames_default_to_a_cap_for_streams(tmp_path):
@@ -198,6 +226,8 @@ def test_the_shapes_of_the_cache_are_known_without_weights(family):
         if spec.heads:
             assert (spec.heads, spec.size) == (layer.keys.shape[1], layer.keys.shape[3])
             assert spec.window == getattr(layer, 'sliding_window', 0)
+        elif spec.source is not None:
+            assert isinstance(layer, DummyLayer) and specs[spec.source].heads
         else:
             states = [*layer.conv_states.values(), *layer.recurrent_states.values()]
             assert [spec.conv, spec.recurrent] == [() if s is None else s.shape for s in states]

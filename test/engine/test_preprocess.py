@@ -24,10 +24,14 @@ from PIL import Image
 import pytest
 import torch
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
     LlavaOnevisionImageProcessorPil,
+)
+from transformers.models.minicpmv4_6.image_processing_pil_minicpmv4_6 import (
+    MiniCPMV4_6ImageProcessorPil,
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
     Qwen2VLImageProcessorPil,
@@ -145,6 +149,32 @@ def test_lfm2_vl_frames_are_those_of_its_processor(size, least, most):
 
 
 @pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize('side', [64, 448])
+def test_minicpm_frames_are_those_of_its_processor(size, side):
+    ours = adapter('minicpmv4_6', scale_resolution=side)
+    processor = MiniCPMV4_6ImageProcessorPil(
+        scale_resolution=side, patch_size=4, slice_mode=False)
+    image = scene(*size)
+    theirs = processor(Image.fromarray(image), return_tensors='pt')
+    pixels = ours.pixels(image)
+    assert pixels['target_sizes_videos'].equal(theirs['target_sizes'])
+    check_within_a_level(pixels['pixel_values_videos'], theirs['pixel_values'], 0.5 * 255)
+
+
+@pytest.mark.parametrize('size', [*SIZES, (3, 400), (400, 3)])
+@pytest.mark.parametrize('most', [70, 280])
+def test_gemma4_frames_are_those_of_its_processor(size, most):
+    spec = inspect_model(zoo.folder('gemma4'))
+    ours = type(spec.adapter)(spec.config, spec.tokenizer, {}, tokens_per_frame=most)
+    processor = Gemma4ImageProcessorPil(max_soft_tokens=most, patch_size=8, pooling_kernel_size=2)
+    image = scene(*size)
+    theirs = processor(Image.fromarray(image), return_tensors='pt')
+    pixels = ours.pixels(image)
+    assert pixels['video_position_ids'].equal(theirs['image_position_ids'])
+    check_within_a_level(pixels['pixel_values_videos'], theirs['pixel_values'], 255)
+
+
+@pytest.mark.parametrize('size', SIZES)
 @pytest.mark.parametrize('side', [56, 384])
 def test_llava_onevision_frames_are_those_of_its_processor(size, side):
     ours = adapter('llava_onevision', size={'height': side, 'width': side})
@@ -158,7 +188,7 @@ def test_llava_onevision_frames_are_those_of_its_processor(size, side):
 
 
 @pytest.mark.parametrize('size', SIZES)
-@pytest.mark.parametrize('family', ['qwen2_vl', 'qwen2_5_vl', 'qwen3_vl'])
+@pytest.mark.parametrize('family', ['qwen2_vl', 'qwen2_5_vl', 'qwen3_vl', 'qwen3_5', 'lfm3_vl'])
 @pytest.mark.parametrize('cells', [(4, 16), (4, 16384)])
 def test_qwen_frames_are_those_of_its_processor(family, size, cells):
     patch = zoo.load(family).config.vision_config.patch_size
@@ -180,7 +210,8 @@ def test_settings_default_to_the_family_when_the_file_is_missing(family, tmp_pat
     defaults = {
         'smolvlm': SmolVLMImageProcessorPil, 'idefics3': Idefics3ImageProcessorPil,
         'qwen2_vl': Qwen2VLImageProcessorPil, 'qwen2_5_vl': Qwen2VLImageProcessorPil,
-        'gemma3': Gemma3ImageProcessorPil}
+        'minicpmv4_6': MiniCPMV4_6ImageProcessorPil,
+        'gemma3': Gemma3ImageProcessorPil, 'gemma4': Gemma4ImageProcessorPil}
     spec = inspect_model(zoo.folder(family))
     bare = type(spec.adapter)(spec.config, spec.tokenizer, {})
     own = defaults.get(family)

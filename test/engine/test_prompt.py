@@ -20,14 +20,18 @@ from types import SimpleNamespace
 from infmllm_ros.engine import inspect_model
 from infmllm_ros.engine.errors import ModelError
 from infmllm_ros.engine.models import Prompt
+import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer, ProcessorMixin
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
+from transformers.models.gemma4.processing_gemma4 import Gemma4Processor
 from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
 from transformers.models.internvl.processing_internvl import InternVLProcessor
 from transformers.models.lfm2_vl.processing_lfm2_vl import Lfm2VlProcessor
+from transformers.models.lfm3_vl.processing_lfm3_vl import Lfm3VlProcessor
+from transformers.models.minicpmv4_6.processing_minicpmv4_6 import MiniCPMV4_6Processor
 import zoo
 
 SYSTEM, QUESTION, ANSWER = 'You are a robot.', 'Where is the red box?', 'It is left of the door.'
@@ -38,10 +42,14 @@ MEDIA = {
     'qwen2_vl': ('image', '<|vision_start|><|image_pad|><|vision_end|>', ''),
     'qwen2_5_vl': ('image', '<|vision_start|><|image_pad|><|vision_end|>', ''),
     'qwen3_vl': ('image', '<|vision_start|><|image_pad|><|vision_end|>', ''),
+    'qwen3_5': ('image', '<|vision_start|><|image_pad|><|vision_end|>', ''),
     'idefics3': ('image', '<image>', ''),
     'internvl': ('video', '<video>\n', ''),
     'gemma3': ('image', '<start_of_image>', ''),
     'lfm2_vl': ('image', '<image>', ''),
+    'gemma4': ('video', '<|video|>', ''),
+    'minicpmv4_6': ('video', '<|video_pad|>', ''),
+    'lfm3_vl': ('image', '<|vision_start|><|image_pad|><|vision_end|>', ''),
 }
 
 
@@ -75,10 +83,10 @@ def chat(family, system, *turns, media=()):
     ]
 
 
-def template(tokenizer, messages, **options):
-    """Render with transformers alone, an answer to follow."""
+def template(tokenizer, messages):
+    """Render with transformers alone, an answer to follow without thoughts before it."""
     return tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True, **options)
+        messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
 
 
 def ids(tokenizer, text):
@@ -88,10 +96,11 @@ def ids(tokenizer, text):
 
 @pytest.mark.parametrize('system', [SYSTEM, ''])
 @pytest.mark.parametrize('family', [
-    *zoo.TEXT_ONLY, 'qwen2_vl', 'qwen2_5_vl', 'qwen3_vl', 'internvl', 'gemma3', 'lfm2_vl'])
+    *zoo.TEXT_ONLY, 'qwen2_vl', 'qwen2_5_vl', 'qwen3_vl', 'qwen3_5', 'internvl', 'gemma3',
+    'lfm2_vl', 'lfm3_vl', 'minicpmv4_6'])
 def test_system_and_question_are_tokenized_as_the_whole_template_is(family, system):
     tokenizer, own = tokens(family), prompt(family)
-    rendered = template(tokenizer, chat(family, system, QUESTION), enable_thinking=False)
+    rendered = template(tokenizer, chat(family, system, QUESTION))
     ours = torch.cat((own.prefix(system), own.question(QUESTION)))
     assert ours.tolist() == ids(tokenizer, rendered)
 
@@ -124,6 +133,29 @@ def by_processor(family):
             image_seq_length=4)
         two = {'pixel_values_videos': torch.zeros(1, 2, 3, 56, 56)}
         return [InternVLProcessor.replace_video_token(self, two, 0)]
+    if family == 'lfm3_vl':
+        self = SimpleNamespace(
+            vision_start_token='<|vision_start|>', vision_end_token='<|vision_end|>',
+            video_token='<|image_pad|>',
+            video_processor=SimpleNamespace(merge_size=2, temporal_patch_size=2),
+            _calculate_timestamps=lambda *args: Lfm3VlProcessor._calculate_timestamps(None, *args))
+        # two pairs of frames, which become one each
+        two = {'video_grid_thw': torch.tensor([[2, 4, 4]]),
+               'video_metadata': [SimpleNamespace(fps=1, frames_indices=[0, 0, 1, 1])]}
+        return [Lfm3VlProcessor.replace_video_token(self, two, 0)]
+    if family == 'minicpmv4_6':
+        self = SimpleNamespace(
+            image_start_token='<image>', image_end_token='</image>', video_token='<|video_pad|>',
+            video_slice_mode=False)
+        two = {'target_sizes_videos': np.array([[16, 16]] * 2), 'num_frames_per_video': [2],
+               'grids_videos': np.zeros((2, 2), int)}
+        return [MiniCPMV4_6Processor.replace_video_token(self, two, 0, video_token_divisor=16)]
+    if family == 'gemma4':
+        self = SimpleNamespace(boi_token='<|image>', eoi_token='<image|>', video_token='<|video|>')
+        two = {'num_soft_tokens_per_video': [16],
+               'video_metadata': [SimpleNamespace(fps=1, timestamps=[0, 1])]}
+        # each frame brings the space before it, where the processor joins frames by one
+        return [' ' + Gemma4Processor.replace_video_token(self, two, 0)]
     if family == 'lfm2_vl':
         self = SimpleNamespace(
             image_token='<image>', image_start_token='<|image_start|>',
@@ -139,7 +171,8 @@ def by_processor(family):
 
 
 @pytest.mark.parametrize('system', [SYSTEM, ''])
-@pytest.mark.parametrize('family', ['idefics3', 'internvl', 'gemma3', 'lfm2_vl'])
+@pytest.mark.parametrize('family', [
+    'idefics3', 'internvl', 'gemma3', 'lfm2_vl', 'gemma4', 'lfm3_vl', 'minicpmv4_6'])
 def test_two_frames_are_tokenized_as_the_processor_of_the_family_writes_them(family, system):
     model, tokenizer, (kind, mark, _) = zoo.load(family), tokens(family), MEDIA[family]
     written = by_processor(family)
@@ -166,7 +199,8 @@ def test_tags_that_a_vocabulary_lacks_are_spelled(tmp_path):
 
 
 @pytest.mark.parametrize('family', [
-    'llama', 'qwen2', 'qwen2_vl', 'qwen2_5_vl', 'qwen3_vl', 'internvl', 'gemma3', 'lfm2_vl'])
+    'llama', 'qwen2', 'qwen2_vl', 'qwen2_5_vl', 'qwen3_vl', 'internvl', 'gemma3', 'lfm2_vl',
+    'lfm3_vl'])
 def test_a_kept_answer_and_the_next_question_go_on_as_the_template_does(family):
     tokenizer, own = tokens(family), prompt(family)
     ours = torch.cat((
@@ -190,7 +224,7 @@ def test_a_choice_is_tokenized_as_it_follows_the_question(family):
     joint = torch.cat((own.prefix(SYSTEM), own.question(QUESTION), own.choice('yes'))).tolist()
     expected = ids(tokenizer, whole)
     # these open differently with frames
-    if family not in ('smolvlm', 'idefics3', 'llava_onevision'):
+    if family not in ('smolvlm', 'idefics3', 'llava_onevision', 'gemma4'):
         assert joint == expected[:len(joint)]
     answer = ' yes' if family in ('smolvlm', 'idefics3', 'mistral') else 'yes'
     assert tokenizer.decode(own.choice('yes')) == answer
@@ -242,7 +276,9 @@ def test_an_answer_stops_at_the_end_of_the_turn_and_of_the_text(family):
     tokenizer = tokens(family)
     end = {'llama': '<|eot_id|>', 'smolvlm': '<end_of_utterance>',
            'idefics3': '<end_of_utterance>', 'gemma3_text': '<end_of_turn>',
-           'gemma3': '<end_of_turn>', 'mistral': '</s>'}.get(family, '<|im_end|>')
+           'gemma3': '<end_of_turn>', 'gemma3n_text': '<end_of_turn>',
+           'gemma4_text': '<turn|>', 'gemma4': '<turn|>', 'mistral': '</s>'}.get(
+               family, '<|im_end|>')
     assert prompt(family).stop_ids == {
         tokenizer.convert_tokens_to_ids(end), tokenizer.pad_token_id}
 
@@ -311,6 +347,14 @@ def test_content_is_given_as_a_list_where_the_template_wants_one():
         '{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}')
     assert tokenizer.decode(own.prefix(SYSTEM)) == f'[system]{SYSTEM}[user]'
     assert tokenizer.decode(own.question(QUESTION)) == QUESTION
+
+
+def test_a_system_prompt_is_given_as_text_where_the_template_wants_that_and_a_list_of_users():
+    tokenizer, own = with_template(
+        '{% for m in messages %}[{{ m.role }}]'
+        "{% if m.role == 'system' %}{{ m.content | trim }}{% else %}"
+        '{% for part in m.content %}{{ part.text }}{% endfor %}{% endif %}{% endfor %}')
+    assert tokenizer.decode(own.prefix(SYSTEM)) == f'[system]{SYSTEM}[user]'
 
 
 def test_tokens_that_swallow_the_space_beside_them_do_so_here_too():

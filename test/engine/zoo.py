@@ -35,10 +35,10 @@ import transformers
 
 SIGHTED = (
     'smolvlm', 'llava_onevision', 'qwen2_5_vl', 'qwen3_vl', 'qwen2_vl', 'idefics3', 'internvl',
-    'gemma3', 'lfm2_vl')
+    'gemma3', 'lfm2_vl', 'qwen3_5', 'gemma4', 'lfm3_vl', 'minicpmv4_6')
 TEXT_ONLY = (
     'llama', 'qwen2', 'qwen3', 'gemma3_text', 'lfm2', 'qwen3_5_text', 'mistral', 'gpt_neox',
-    'phi3', 'smollm3', 'qwen3_moe', 'ernie4_5')
+    'phi3', 'smollm3', 'qwen3_moe', 'ernie4_5', 'gemma3n_text')
 FAMILIES = SIGHTED + TEXT_ONLY
 
 # name of the row -> (policy, fields); every row is held to invariants 1, 2, 4, 6, 7, 8 and 9

@@ -17,8 +17,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -76,10 +77,13 @@ class Adapter(ABC):
     mean: ClassVar[tuple[float, ...]] = (0.5, 0.5, 0.5)
     std: ClassVar[tuple[float, ...]] = (0.5, 0.5, 0.5)
     resample: ClassVar[int] = 3
-    # Whether the tokens of a frame attend to each other both ways, or only to those before them.
-    both_ways: ClassVar[bool] = False
-    # Along which axis of `pixels` frames are put together.
-    axis: ClassVar[int] = 0
+    # In which layers ('all', 'sliding' or none) the tokens of a frame attend to each other both
+    # ways, not only to those before them.
+    both_ways: str = ''
+    # Along which axis frames are put together, for those of `pixels` where it is not the first.
+    axes: ClassVar[Mapping[str, int]] = MappingProxyType({})
+    # Whether a frame's rows and columns have positions, if the language model knows M-RoPE.
+    spatial: ClassVar[bool] = True
 
     frame_tokens: int
     max_extent: int = 1
@@ -197,7 +201,8 @@ class Adapter(ABC):
             some = slice(first, first + FRAMES_AT_ONCE)
             each = [self.pixels(image) for image in images[some]]
             features = self.look(model, {
-                name: torch.cat([pixels[name] for pixels in each], self.axis).to(place)
+                name: torch.cat(
+                    [pixels[name] for pixels in each], self.axes.get(name, 0)).to(place)
                 for name in each[0]})
             sizes = [sum(span.rows * span.cols for span in chunk.spans) for chunk in chunks[some]]
             seen += [replace(chunk, features=part) for chunk, part in zip(

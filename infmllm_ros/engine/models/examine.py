@@ -35,7 +35,7 @@ from ..layers import layer_specs
 from ..rope import find_rotary, RopeMap
 
 
-def examine(config: Any) -> RopeMap:
+def examine(config: Any, spatial: bool = True) -> RopeMap:
     """
     Refuse a language model whose attention a bounded memory would change.
 
@@ -43,6 +43,8 @@ def examine(config: Any) -> RopeMap:
     ----------
     config : transformers.PreTrainedConfig
         The text config.
+    spatial : bool
+        See :class:`~infmllm_ros.engine.rope.RopeMap`.
 
     Returns
     -------
@@ -59,7 +61,7 @@ def examine(config: Any) -> RopeMap:
     try:
         layer_specs(config)
         # the probe sets which attention is called, in the config too
-        return RopeMap(_stand_in(deepcopy(config)))
+        return RopeMap(_stand_in(deepcopy(config)), spatial)
     except ModelError:
         raise
     except Exception as error:      # whatever a model that is built in another way may raise

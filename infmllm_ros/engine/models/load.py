@@ -28,7 +28,10 @@ from transformers.distributed import DistributedConfig
 
 from .base import Adapter
 from .examine import examine
+from .gemma import Gemma4
 from .lfm2_vl import Lfm2VL
+from .lfm3_vl import Lfm3VL
+from .minicpm_v import MiniCPMV
 from .qwen_vl import Qwen3VL, QwenVL
 from .smolvlm import Idefics3, SmolVLM
 from .source import first_line, quiet, Source, spoken
@@ -41,7 +44,8 @@ from ..parallel import check_heads, entrance
 ADAPTERS: dict[str, type[Adapter]] = {
     model_type: adapter
     for adapter in (        # Text first: some of its families see, too, and have an adapter
-        Text, LlavaOnevision, QwenVL, Qwen3VL, SmolVLM, Idefics3, InternVL, Gemma3, Lfm2VL)
+        Text, LlavaOnevision, QwenVL, Qwen3VL, SmolVLM, Idefics3, InternVL, Gemma3, Lfm2VL, Lfm3VL,
+        MiniCPMV, Gemma4)
     for model_type in adapter.model_types
 }
 # Options of transformers that say where weights go.
@@ -178,7 +182,7 @@ def _family(source: Source) -> tuple[Any, type[Adapter]]:
     try:
         if not adapter.sees and text is not config:
             raise ModelError('nothing here prepares what it reads beside text')
-        examine(text)
+        examine(text, adapter.spatial)
     except ModelError as error:
         raise source.unsupported(config.model_type, ADAPTERS, f' ({error})') from error
     return config, adapter

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 import re
@@ -260,11 +261,11 @@ def _cut(tokenizer: Any, form: Callable[[str], Any], media: Media | None) -> _Tu
 
     opening, generate = _part(render(user), QUESTION)
     bare, ask = to_frames(opening)
-    try:
-        start, rest = _part(render({'role': 'system', 'content': form(SYSTEM)}, user), SYSTEM)
-        system = to_frames(_part(rest, QUESTION)[0])[0]
-    except (jinja2.TemplateError, _NotThereError):
-        start, system = bare, '\n\n'  # no system turn in this family: it opens the user turn
+    start, system = bare, '\n\n'  # without a system turn in this family it opens the user turn
+    for content in (SYSTEM, form(SYSTEM)):
+        with suppress(jinja2.TemplateError, TypeError, _NotThereError):
+            start, rest = _part(render({'role': 'system', 'content': content}, user), SYSTEM)
+            system = to_frames(_part(rest, QUESTION)[0])[0]
     before_answer = _part(_part(render(user, answer, generate=False), QUESTION)[1], ANSWER)[0]
     lead = before_answer[len(generate):] if before_answer.startswith(generate) else ''
     reopen = to_frames(_part(_part(render(user, answer, user), ANSWER)[1], QUESTION)[0])[0]

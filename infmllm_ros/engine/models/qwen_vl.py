@@ -87,7 +87,7 @@ class QwenVL(Adapter):
 class Qwen3VL(QwenVL):
     """As Qwen2-VL and Qwen2.5-VL, with the time of each frame as text before it."""
 
-    model_types = ('qwen3_vl',)
+    model_types = ('qwen3_vl', 'qwen3_5')
     mean = std = (0.5, 0.5, 0.5)
 
     def stamp(self, seconds: float) -> str:

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ class SmolVLM(Adapter):
     """
 
     model_types = ('smolvlm',)
-    axis = 1
+    axes = MappingProxyType({'pixel_values': 1})
     resample = 1
 
     def configure(self, settings: dict[str, Any], tokens_per_frame: int | None) -> int:
@@ -82,7 +83,7 @@ class SmolVLM(Adapter):
     def look(self, model: Any, pixels: dict[str, torch.Tensor]) -> Features:
         """Run the vision tower; on each frame alone if one of them is blank."""
         # The family drops images that are zero everywhere as padding, unless it is the only one.
-        frames = pixels['pixel_values'].split(1, self.axis)
+        frames = pixels['pixel_values'].split(1, 1)
         if len(frames) > 1 and not all(frame.any() for frame in frames):
             return join_features([self.look(model, {'pixel_values': frame}) for frame in frames])
         return {'image': model.get_image_features(**pixels, return_dict=True)}

@@ -34,6 +34,11 @@ from ..errors import ModelError
 READ_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
 SMALL_FILES = ['*.json', '*.jinja', '*.model', '*.txt']
 WEIGHTS = ['model*.safetensors']
+# Relatives of supported families, and why they are not.
+UNSUPPORTED = {
+    'gemma3n': 'its vision tower is a timm model; its language model alone, gemma3n_text, works',
+    'minicpmv4_7': 'it lays its views out on a canvas, unlike MiniCPM-V 4.6',
+}
 TOKENIZERS = ('tokenizer.json', 'tokenizer.model', 'vocab.json')
 
 
@@ -171,8 +176,9 @@ class Source:
                 raise FileNotFoundError('no such file')
         # Looked up first: transformers has a long complaint about families it does not know.
         model_type = self.json('config.json').get('model_type')
-        if model_type not in families:
-            raise self.unsupported(model_type, families)
+        why = UNSUPPORTED.get(model_type)
+        if why or model_type not in families:
+            raise self.unsupported(model_type, families, f' ({why})' if why else '')
         with self.errors_as_model_error('read config.json of'):
             return transformers.AutoConfig.from_pretrained(self.folder, local_files_only=True)
 

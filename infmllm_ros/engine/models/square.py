@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -70,7 +71,7 @@ class LlavaOnevision(Square):
     """
 
     model_types = ('llava_onevision',)
-    axis = 1
+    axes = MappingProxyType({'pixel_values_videos': 1})
 
     def configure(self, settings: dict[str, Any], tokens_per_frame: int | None) -> int:
         """Count the pooled tokens."""
@@ -141,7 +142,7 @@ class Gemma3(Square):
 
     model_types = ('gemma3',)
     resample = 2
-    both_ways = True
+    both_ways = 'all'
 
     def configure(self, settings: dict[str, Any], tokens_per_frame: int | None) -> int:
         """Read wrapper tokens; count the tokens that the projector's pooling leaves."""
