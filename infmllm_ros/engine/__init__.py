@@ -32,10 +32,11 @@ from .errors import (
 from .models import inspect_model, load_model, ModelSpec, StreamingModel
 from .policies import make_policy, POLICIES
 from .prefill import FlexPrefill
+from .retention import fit_budget
 from .session import StreamingSession
 
 __all__ = [
     'Answer', 'Asking', 'BudgetError', 'check_budget', 'ContextFull', 'EngineError', 'Evidence',
-    'FlexPrefill', 'Frame', 'FrameError', 'inspect_model', 'load_model', 'make_policy',
-    'MemoryFileError', 'ModelError', 'ModelSpec', 'POLICIES', 'PolicyError', 'QuestionError',
-    'QuestionTooLong', 'Stats', 'StreamingModel', 'StreamingSession', 'TextError']
+    'fit_budget', 'FlexPrefill', 'Frame', 'FrameError', 'inspect_model', 'load_model',
+    'make_policy', 'MemoryFileError', 'ModelError', 'ModelSpec', 'POLICIES', 'PolicyError',
+    'QuestionError', 'QuestionTooLong', 'Stats', 'StreamingModel', 'StreamingSession', 'TextError']

@@ -16,12 +16,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 import torch
 
+from .budget import Plan, plan
 from .cache import StreamCache
+from .errors import BudgetError, ContextFull
 from .policies import Policy, Role, View
 
 if TYPE_CHECKING:
@@ -43,6 +46,16 @@ def score(cache: StreamCache, policy: Policy, last: torch.Tensor, past: int, siz
         policy.observe(slots.state[:, :, held], slots.close_window(), asked[held])
 
 
+def settle(session: StreamingSession) -> None:
+    """End a chunk: probe if it is time, then evict whatever is over budget."""
+    session._chunks += 1
+    every = session.policy.probe_every
+    if session.probe is not None and every and session._chunks % every == 0:
+        session.feed(session.probe, Role.PROBE, commit=False)
+    evict(session)
+    session.cache.trim()
+
+
 def evict(session: StreamingSession) -> None:
     """Let the policy choose what stays, where a group is over budget."""
     start, cache, before = perf_counter(), session.cache, session.cache.evicted
@@ -59,6 +72,53 @@ def evict(session: StreamingSession) -> None:
     if len(session.frames) > 2 * session.plan.budget + 64:
         kept = cache.ranks.union(cache.frames())
         session.frames = {number: session.frames[number] for number in kept}
+
+
+def admit(session: StreamingSession, tokens: int) -> None:
+    """Refuse tokens that would pass the budget of a policy that never evicts."""
+    held, budget = session.cache.count, session.plan.budget
+    if session.policy.refuses and session.cache.slots and held + tokens > budget:
+        raise ContextFull(
+            f'the memory holds {held} tokens and {tokens} more would pass the budget {budget} '
+            f'of policy {session.policy.name!r}: reset it, or choose a policy that evicts')
+
+
+def fit_budget(session: StreamingSession, budget: int | str) -> tuple[Policy, Plan]:
+    """
+    Find what another budget means in the buffers that are there; nothing changes.
+
+    Raises
+    ------
+    BudgetError
+        If it cannot work, or the buffers are too small.
+    ContextFull
+        If more is held under a policy that evicts none.
+    """
+    policy = replace(session.policy, budget=budget)
+    wanted = plan(session.model.spec, policy, session.model.dtype, session.settings,
+                  session.cache.ranks.size)
+    most = session.cache.capacity - wanted.headroom
+    if wanted.budget > most:
+        raise BudgetError(
+            f'budget {wanted.budget} is more than the {most} tokens that the memory was made '
+            'with, and its buffers never grow: make a new one')
+    if session.cache.count > wanted.budget and session.cache.slots and policy.refuses:
+        raise ContextFull(
+            f'the memory holds {session.cache.count} tokens, and policy {policy.name!r} evicts '
+            f'none: reset it before its budget is {wanted.budget}')
+    # the headroom gets what the budget leaves: the buffers stay as they are
+    return policy, Plan(wanted.budget, session.cache.capacity - wanted.budget)
+
+
+def set_budget(session: StreamingSession, budget: int | str) -> None:
+    """Change the budget; see :meth:`StreamingSession.set_budget`."""
+    before = session.policy, session.plan
+    session.policy, session.plan = fit_budget(session, budget)
+    try:
+        evict(session)
+    except BaseException:
+        session.policy, session.plan = before
+        raise
 
 
 def view(session: StreamingSession, group: int) -> View:

@@ -33,7 +33,6 @@ from .cache import StreamCache
 from .chunk import both_ways, Chunk
 from .decode import Sampling
 from .duplicates import FrameFilter
-from .errors import ContextFull
 from .glance import Glance
 from .models import StreamingModel
 from .policies import Policy, Role
@@ -177,10 +176,10 @@ class StreamingSession:
         self._settle()
         ids = self.prompt.text(text) if isinstance(text, str) else intake.token_ids(
             text, self._vocabulary)
-        self._admit(len(ids))
+        retention.admit(self, len(ids))
         for part in self._parts(ids):
             self.feed(Chunk(part), Role.TEXT)
-            self._after()
+            retention.settle(self)
 
     def logits(self, ids: Sequence[int] | torch.Tensor) -> torch.Tensor:
         """
@@ -196,10 +195,10 @@ class StreamingSession:
         self._settle()
         out = [torch.empty(0, self._vocabulary, dtype=self.model.dtype, device=self.model.device)]
         ids = intake.token_ids(ids, self._vocabulary)
-        self._admit(len(ids))
+        retention.admit(self, len(ids))
         for part in self._parts(ids):
             out.append(self.feed(Chunk(part), Role.TEXT, logits=len(part)))
-            self._after()
+            retention.settle(self)
         return torch.cat(out)
 
     # ---- out
@@ -239,7 +238,7 @@ class StreamingSession:
         remember = self.settings.remember if remember is None else remember
         ids = intake.question_ids(question, self.prompt, self.settings.max_question)
         if remember:
-            self._admit(len(ids) + max_tokens + len(self.prompt.reopen()))
+            retention.admit(self, len(ids) + max_tokens + len(self.prompt.reopen()))
         self._asking = Asking(
             self, Chunk(ids), max_tokens, remember, Sampling(temperature, top_p, seed),
             intake.seconds(deadline_s), Schema(schema) if schema else None)
@@ -281,6 +280,25 @@ class StreamingSession:
     def kept(self, layer: int) -> torch.Tensor:
         """Stream indices of the tokens that a layer holds; see :meth:`StreamCache.kept`."""
         return self.cache.kept(layer)
+
+    def set_budget(self, budget: int | str) -> None:
+        """
+        Change the budget within the buffers; what no longer fits is evicted at once.
+
+        Parameters
+        ----------
+        budget : int or str
+            Tokens, or a size, as for the policy; no more than the session was made with.
+
+        Raises
+        ------
+        BudgetError
+            If it is too small for what must fit, or too large for the buffers.
+        ContextFull
+            Under the `full` policy, if it holds more.
+        """
+        self._settle()
+        retention.set_budget(self, budget)
 
     def stats(self) -> Stats:
         """Count what the memory holds."""
@@ -372,25 +390,9 @@ class StreamingSession:
             retention.score(cache, self.policy, last, past, len(chunk))
         return out
 
-    def _after(self) -> None:
-        """Probe if it is time, then evict whatever is over budget."""
-        self._chunks += 1
-        every = self.policy.probe_every
-        if self.probe is not None and every and self._chunks % every == 0:
-            self.feed(self.probe, Role.PROBE, commit=False)
-        retention.evict(self)
-        self.cache.trim()
-
     def _parts(self, ids: torch.Tensor) -> list[torch.Tensor]:
         """Cut token ids into chunks; none if there are none."""
         return list(ids.split(self.settings.chunk)) if len(ids) else []
-
-    def _admit(self, tokens: int) -> None:
-        held, budget = self.cache.count, self.plan.budget
-        if self.policy.refuses and self.cache.slots and held + tokens > budget:
-            raise ContextFull(
-                f'the memory holds {held} tokens and {tokens} more would pass the budget {budget} '
-                f'of policy {self.policy.name!r}: reset it, or choose a policy that evicts')
 
     def _settle(self) -> None:
         """End a question that was left in the middle."""

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import Any, TYPE_CHECKING
 
+from . import retention
 from .answer import Frame
 from .chunk import Chunk, join
 from .errors import FrameError, ModelError
@@ -36,7 +37,7 @@ def observe(session: StreamingSession, image: Any, stamp_ns: int, camera: str) -
     chunk = session.adapter.encode(
         session.model.model, image, _seconds(session, stamp_ns, stamp_ns), camera)
     encoded = perf_counter()
-    session._admit(len(chunk))
+    retention.admit(session, len(chunk))
     _enter(session, [chunk], [stamp_ns], [camera], encoded - start)
 
 
@@ -58,7 +59,7 @@ def observe_many(session: StreamingSession, images: Sequence[Any], stamps_ns: Se
         except FrameError as error:
             raise FrameError(f'frame {number} of 0 to {total - 1}: {error}') from error
     sizes = [len(chunk) for chunk in chunks]
-    session._admit(sum(sizes))
+    retention.admit(session, sum(sizes))
     for part in passes(sizes, session.settings.chunk):
         start = perf_counter()
         seen = session.adapter.see(session.model.model, chunks[part], images[part])
@@ -102,7 +103,7 @@ def _enter(session: StreamingSession, chunks: Sequence[Chunk], stamps_ns: Sequen
         session.newest = frames[-1]
         session.frames.update((frame.ordinal, frame) for frame in frames)
         session.frames_seen += len(frames)
-        session._after()
+        retention.settle(session)
     session.frames_skipped += len(chunks) - len(frames)
 
 
