@@ -71,10 +71,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Plan:
-    """Tokens that may stay per layer, and the slots above them."""
+    """Tokens that may stay per layer, the slots above them, and how few and many they may be."""
 
     budget: int
     headroom: int
+    least: int
+    most: int
 
     @property
     def capacity(self) -> int:
@@ -174,7 +176,9 @@ def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, settings: Settings
         raise BudgetError(
             f'budget {budget} and chunk {settings.chunk} never hold the {flex.min_held} tokens '
             '(min_held) from which prefill flex computes less: raise them, or prefill densely')
-    return Plan(budget, headroom)
+    if flex is not None:
+        least = max(least, flex.min_held - settings.chunk)
+    return Plan(budget, headroom, least, budget)
 
 
 def check_budget(spec: ModelSpec, policy: Policy, *, device: str = 'auto', dtype: str = 'auto',

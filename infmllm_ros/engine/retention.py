@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .budget import Plan, plan
+from .budget import Plan
 from .cache import StreamCache
 from .errors import BudgetError, ContextFull
 from .policies import Policy, Role, View
@@ -83,37 +83,36 @@ def admit(session: StreamingSession, tokens: int) -> None:
             f'of policy {session.policy.name!r}: reset it, or choose a policy that evicts')
 
 
-def fit_budget(session: StreamingSession, budget: int | str) -> tuple[Policy, Plan]:
+def fit_budget(session: StreamingSession, budget: int) -> Plan:
     """
     Find what another budget means in the buffers that are there; nothing changes.
 
     Raises
     ------
     BudgetError
-        If it cannot work, or the buffers are too small.
+        If it is too small for what must fit, or too large for the buffers.
     ContextFull
         If more is held under a policy that evicts none.
     """
-    policy = replace(session.policy, budget=budget)
-    wanted = plan(session.model.spec, policy, session.model.dtype, session.settings,
-                  session.cache.ranks.size)
-    most = session.cache.capacity - wanted.headroom
-    if wanted.budget > most:
-        raise BudgetError(
-            f'budget {wanted.budget} is more than the {most} tokens that the memory was made '
-            'with, and its buffers never grow: make a new one')
-    if session.cache.count > wanted.budget and session.cache.slots and policy.refuses:
-        raise ContextFull(
-            f'the memory holds {session.cache.count} tokens, and policy {policy.name!r} evicts '
-            f'none: reset it before its budget is {wanted.budget}')
+    room, held = session.plan, session.cache.count
+    if budget < room.least:
+        raise BudgetError(f'budget {budget} is too small: the smallest budget that works is '
+                          f'{room.least}')
+    if budget > room.most:
+        raise BudgetError(f'budget {budget} is more than the {room.most} tokens that the memory '
+                          'was made with, and its buffers never grow: make a new one')
+    if held > budget and session.cache.slots and session.policy.refuses:
+        raise ContextFull(f'the memory holds {held} tokens, and policy {session.policy.name!r} '
+                          f'evicts none: reset it before its budget is {budget}')
     # the headroom gets what the budget leaves: the buffers stay as they are
-    return policy, Plan(wanted.budget, session.cache.capacity - wanted.budget)
+    return replace(room, budget=budget, headroom=room.capacity - budget)
 
 
-def set_budget(session: StreamingSession, budget: int | str) -> None:
+def set_budget(session: StreamingSession, budget: int) -> None:
     """Change the budget; see :meth:`StreamingSession.set_budget`."""
     before = session.policy, session.plan
-    session.policy, session.plan = fit_budget(session, budget)
+    session.plan = fit_budget(session, budget)
+    session.policy = replace(session.policy, budget=budget)
     try:
         evict(session)
     except BaseException:

@@ -281,14 +281,14 @@ class StreamingSession:
         """Stream indices of the tokens that a layer holds; see :meth:`StreamCache.kept`."""
         return self.cache.kept(layer)
 
-    def set_budget(self, budget: int | str) -> None:
+    def set_budget(self, budget: int) -> None:
         """
         Change the budget within the buffers; what no longer fits is evicted at once.
 
         Parameters
         ----------
-        budget : int or str
-            Tokens, or a size, as for the policy; no more than the session was made with.
+        budget : int
+            Tokens; no more than the session was made with.
 
         Raises
         ------

@@ -43,11 +43,13 @@ def status(name: str, level: bytes, message: str, **values: Any) -> DiagnosticSt
         values=[KeyValue(key=k.replace('_', ' '), value=str(v)) for k, v in values.items()])
 
 
-def node_status(state: str, model: str, error: str) -> DiagnosticStatus:
-    """Report the lifecycle; `error` is why the last configure failed, if it did."""
+def node_status(state: str, model: str, error: str, progress: str) -> DiagnosticStatus:
+    """Report the lifecycle: why the last configure failed, if it did; how far loading is."""
     if error:
         return status('node', ERROR, error, state=state, model=model)
     waiting = _WAITING.get(state, '')
+    if state == 'configuring' and progress:
+        waiting += f': {progress}'
     return status('node', WARN if waiting else OK, waiting or state, state=state, model=model)
 
 

@@ -33,7 +33,9 @@ from infmllm_ros.node.loading import open_session
 from infmllm_ros.node.mailbox import Frame
 from infmllm_ros.node.navigation import NavigationInput
 from infmllm_ros.node.parameters import ParameterError, Settings
+from infmllm_ros.node.qos import Endpoints
 from infmllm_ros.node.questions import Outcome, Question, Status
+from infmllm_ros.node.reasons import Pacer, Timekeeper
 from infmllm_ros.node.worker import Worker
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -79,6 +81,7 @@ class InfmllmNode(LifecycleNode):
             self.get_logger().warning(line)
         self._state = 'unconfigured'
         self._error = ''  # why the last configure failed
+        self._progress = ''  # of loading
         self._settings: Settings | None = None
         self._worker: Worker | None = None
         self._ending: list[Worker] = []  # told to stop while a job ran
@@ -90,14 +93,16 @@ class InfmllmNode(LifecycleNode):
         self._queries = 0
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # timers run without sim time
 
-        self._answers = self.create_lifecycle_publisher(Answer, 'answer', 10)
-        self._texts = self.create_lifecycle_publisher(String, 'answer_text', 10)
-        self._chunks = self.create_lifecycle_publisher(AnswerChunk, 'answer_stream', 100)
-        self._stats = self.create_lifecycle_publisher(CacheStats, 'cache_stats', 10)
+        self._time, self._pacer = Timekeeper(self, self._forget), Pacer(self)
+        self._ends = ends = Endpoints(self)
+        self._answers = ends.publisher(Answer, 'answer', 10)
+        self._texts = ends.publisher(String, 'answer_text', 10)
+        self._chunks = ends.publisher(AnswerChunk, 'answer_stream', 100)
+        self._stats = ends.publisher(CacheStats, 'cache_stats', 10)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
-        self.create_subscription(String, 'query', self._on_query, 10)
-        self.create_subscription(Query, 'query_request', self._on_query_request, 10)
-        self.create_subscription(String, 'tell', self._on_tell, 10)
+        ends.subscription(String, 'query', self._on_query, 10)
+        ends.subscription(Query, 'query_request', self._on_query_request, 10)
+        ends.subscription(String, 'tell', self._on_tell, 10)
         self._goals = AskAction(self, lambda: self._is_active('goal'), self._ask,
                                 self._cancel_one)
         # A callback that awaits holds its group: `reset` must not hold up all the others.
@@ -117,11 +122,14 @@ class InfmllmNode(LifecycleNode):
         """Refuse what the table does not allow, with a reason that says what to do."""
         for parameter in parameter_list:
             reason = parameters.refusal(
-                parameter.name, parameter.value, configured=self._worker is not None)
+                parameter.name, parameter.value, self._worker)
             if reason:
                 return SetParametersResult(successful=False, reason=reason)
         result = super().set_parameters_atomically(parameter_list)
         self._apply_live()
+        for parameter in parameter_list:
+            if result.successful and self._worker and parameter.name == 'budget_tokens':
+                self._report(self._worker.set_budget(parameter.value), 'budget not changed')
         return result
 
     def _apply_live(self) -> None:
@@ -140,20 +148,24 @@ class InfmllmNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Check the parameters, load the model; one error line says why it cannot."""
-        self._state, self._error = 'configuring', ''
+        self._state, self._error, self._progress = 'configuring', '', ''
         try:
             parameters.check(self)
             settings = self._settings = parameters.snapshot(self)
             self._worker = Worker(self)
             self._apply_live()
             waiting.finish(self._worker.load(
-                lambda: open_session(settings, self.get_logger().info)),
+                lambda: open_session(settings, self._loading)),
                 self.context.ok, self._on_diagnostics)
         except Exception as error:
             self._give_up(error)
             return FAILURE
         self._state = 'inactive'
         return super().on_configure(state)
+
+    def _loading(self, progress: str) -> None:
+        self._progress = progress
+        self.get_logger().info(progress)
 
     def _give_up(self, error: Exception) -> None:
         if not isinstance(error, waiting.ShuttingDown):
@@ -167,7 +179,7 @@ class InfmllmNode(LifecycleNode):
         try:
             settings = self._settings
             self._camera = CameraInput(self, settings.camera, settings.image_transport,
-                                       self._worker.offer)
+                                       self._on_frame)
             if settings.nav_fields['enabled']:
                 self._navigation = NavigationInput(self, settings.nav_fields, self._steady)
             self._stats_timer = self.create_timer(
@@ -206,6 +218,14 @@ class InfmllmNode(LifecycleNode):
         """Go back to unconfigured."""
         self._unload()
         return SUCCESS
+
+    def _on_frame(self, frame: Frame) -> None:
+        self._time.frame(frame)
+        self._worker.offer(frame)
+
+    def _forget(self) -> None:
+        if self._worker is not None:
+            self._report(self._worker.reset(), 'memory not cleared')
 
     def _close_inputs(self) -> None:
         camera, navigation, self._camera, self._navigation = (
@@ -267,17 +287,20 @@ class InfmllmNode(LifecycleNode):
         else:
             job = self._worker.tell(text)
             if job is not None:
-                job.add_done_callback(self._told)
+                self._report(job, 'text not remembered')
                 return
             refusal = (f'{self._worker.questions.size} texts wait already, the limit of '
                        'query_queue_size: send it again later')
         self.get_logger().warning(f'text not remembered: {refusal}')
 
-    def _told(self, job: Future) -> None:
-        """Say when a text could not be taken in; in the worker's thread."""
-        error = job.exception()
-        if error is not None:
-            self.get_logger().error(f'text not remembered: {one_line(error)}')
+    def _report(self, job: Future, failure: str) -> None:
+        """Say when a job fails."""
+        def done(job: Future) -> None:  # in the worker's thread
+            error = job.exception()
+            if error is not None:
+                self.get_logger().error(f'{failure}: {one_line(error)}')
+
+        job.add_done_callback(done)
 
     def _ask(self, query: Query, expect: Callable[[Question], None] | None = None) -> None:
         if not self._is_active('question'):
@@ -357,7 +380,7 @@ class InfmllmNode(LifecycleNode):
 
     def observed(self, frame: Frame) -> None:
         """Note how old a frame is when the model has seen it."""
-        self._age_ms = (self.get_clock().now().nanoseconds - frame.stamp_ns) / 1e6
+        self._age_ms = 1e3 * self._time.age(frame.stamp_ns)
 
     def preface(self) -> str:
         """Tell where the path leads."""
@@ -389,6 +412,9 @@ class InfmllmNode(LifecycleNode):
         self._publish(self._chunks, convert.chunk_message(question, rest, last=True))
         self._publish(self._texts, String(data=answer.text if answer else ''))
         message = convert.answer_message(question, outcome, self._value('max_query_chars'))
+        if question.seen is not None:
+            message.age = self._time.age(question.seen.stamp_ns)
+            self._time.answered(message.age)
         self._publish(self._answers, message)
         self._goals.answered(question, message)
 
@@ -417,9 +443,12 @@ class InfmllmNode(LifecycleNode):
         bad_image = reason if time.monotonic() - when < diagnostics.RECENT else ''
         self._publish(self._diagnostics, diagnostics.array(
             self.get_clock().now().to_msg(), self.get_fully_qualified_name().lstrip('/'), [
-                diagnostics.node_status(self._state, self._value('model'), self._error),
+                diagnostics.node_status(self._state, self._value('model'), self._error,
+                                        self._progress),
                 diagnostics.camera_status(self._camera, silent, bad_image, health),
                 diagnostics.memory_status(health.stats if health else None,
                                           self._value('policy')),
                 *diagnostics.navigation_status(self._navigation),
+                self._time.status(health.newest if health else None),
+                self._pacer.status(health if self._camera else None), self._ends.status(),
                 diagnostics.worker_status(health)]))

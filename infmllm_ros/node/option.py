@@ -22,11 +22,13 @@ from typing import Any
 START = 'start'  # read once, when the process starts
 CONFIGURE = 'configure'  # read by configure: may change while the node is unconfigured
 LIVE = 'live'  # may change at any time
+LOWER = 'lower'  # read by configure; then anything up to that
 
 CHANGES = {
     START: 'Fixed when the process starts.',
     CONFIGURE: 'Read by configure: clean the node up before changing it.',
     LIVE: 'May be changed while the node runs.',
+    LOWER: 'May be lowered while the node runs: what no longer fits is evicted at once.',
 }
 _KINDS = {bool: 'bool', int: 'integer', float: 'double', str: 'string'}
 
@@ -53,7 +55,7 @@ class Option:
     choices : tuple of str
         The values allowed of a string; empty = any.
     changes : str
-        When a new value counts: `START`, `CONFIGURE` or `LIVE`.
+        When a new value counts: `START`, `CONFIGURE`, `LIVE` or `LOWER`.
     """
 
     name: str

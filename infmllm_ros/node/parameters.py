@@ -34,6 +34,7 @@ from infmllm_ros.node.option import (
     CHANGES,
     CONFIGURE,
     LIVE,
+    LOWER,
     Option,
     ParameterError,
     START,
@@ -42,7 +43,7 @@ from infmllm_ros.node.option import (
 from infmllm_ros.node.questions import BUSY
 
 PREFILLS = ('dense', FlexPrefill.name)
-_OPTIONS = (
+OPTIONS = (
     # The model.
     Option('model', '', 'Checkpoint: a folder in the Hugging Face format, or a name on the hub. '
            'There is no default: configure refuses an empty one.'),
@@ -58,7 +59,8 @@ _OPTIONS = (
     Option('policy', 'saddle', 'Which tokens stay when the memory is full. The fields of each '
            'policy are the parameters that start with its name.', choices=tuple(POLICIES)),
     Option('budget_tokens', 4096, '[tokens] Most tokens that each layer keeps; 0 = as many '
-           "as the model's context allows. Ignored when budget_mib is set.", 0, 16777216),
+           "as the model's context allows. configure ignores it when budget_mib is set.",
+           0, 16777216, changes=LOWER),
     Option('budget_mib', 0, '[MiB] Size of all key and value buffers together; '
            '0 = budget_tokens counts.', 0, 1048576),
     Option('system_prompt', '', 'Text before everything else; it is never forgotten.'),
@@ -99,6 +101,14 @@ _OPTIONS = (
            0.0, 1000.0, changes=LIVE),
     Option('image_timeout', 5.0, '[s] Time without an image after which the node warns.',
            0.1, 3600.0, changes=LIVE),
+    Option('missed_warning', 0.5, '[0..1] Share of the frames to look at, over 10 s, from which '
+           'the node warns that the model is slower than the camera; 1.0 = never. Frames beyond '
+           'max_frame_rate do not count.', 0.0, 1.0, changes=LIVE),
+    Option('rewind', 'continue', 'What becomes of the memory when time goes back, as with a bag '
+           'that loops: continue keeps it, reset clears it. Both are reported.',
+           choices=('continue', 'reset'), changes=LIVE),
+    Option('rewind_tolerance', 1.0, '[s] Image stamps, or the clock, that go back by no more than '
+           'this are in disorder only.', 0.0, 3600.0, changes=LIVE),
     # The node.
     Option('stats_period', 1.0, '[s] Time between two messages on `cache_stats`.', 0.02, 60.0),
     Option('autostart', False, 'Whether the node configures and activates itself, once, when '
@@ -129,7 +139,7 @@ _NAVIGATION = (
 )
 
 
-_GROUPS: dict[str, type] = {**POLICIES, FlexPrefill.name: FlexPrefill}
+GROUPS: dict[str, type] = {**POLICIES, FlexPrefill.name: FlexPrefill}
 
 
 def group_options() -> tuple[Option, ...]:
@@ -138,14 +148,14 @@ def group_options() -> tuple[Option, ...]:
         Option(f'{name}.{f.name}', f.default, f.metadata['doc'][:1].upper()
                + f.metadata['doc'][1:] + '.', f.metadata['low'], f.metadata['high'],
                tuple(f.metadata['choices'] or ()))
-        for name, group in _GROUPS.items() for f in fields(group) if f.name != 'budget')
+        for name, group in GROUPS.items() for f in fields(group) if f.name != 'budget')
 
 
-TABLE: dict[str, Option] = {o.name: o for o in (*_OPTIONS, *_NAVIGATION, *group_options())}
+TABLE: dict[str, Option] = {o.name: o for o in (*OPTIONS, *_NAVIGATION, *group_options())}
 
 Settings = make_dataclass(
     'Settings',
-    [*((o.name, type(o.default), o.default) for o in _OPTIONS),
+    [*((o.name, type(o.default), o.default) for o in OPTIONS),
      ('nav_fields', dict, field(default_factory=dict)),
      ('policy_fields', dict, field(default_factory=dict)),
      ('flex_fields', dict, field(default_factory=dict))],
@@ -204,18 +214,24 @@ def misspelt(names: Iterable[str]) -> list[str]:
             for name, match in close.items() if match]
 
 
-def refusal(name: str, value: Any, configured: bool) -> str:
-    """Say why a parameter cannot be set now, in one line; empty when it can."""
+_AGAIN = 'deactivate and clean up the node, set it, then configure it again'
+
+
+def refusal(name: str, value: Any, worker: Any) -> str:
+    """Say why a parameter cannot be set now, in one line; `worker` is None until configured."""
     option = TABLE.get(name)
     if option is None:
         return ''
     if option.changes == START:
         return (f'parameter {name} is fixed when the process starts: restart the node with '
                 f'-p {name}:={value}')
-    if option.changes == CONFIGURE and configured:
-        return (f'parameter {name} is read when the node configures: deactivate and clean up '
-                'the node, set it, then configure it again')
-    return option.problem(value)
+    if option.changes == CONFIGURE and worker is not None:
+        return f'parameter {name} is read when the node configures: {_AGAIN}'
+    problem = option.problem(value)
+    if option.changes == LOWER and worker is not None and not problem:
+        misfit = worker.misfit(value)
+        return misfit and f'parameter {name}: {misfit}; for a larger memory {_AGAIN}'
+    return problem
 
 
 def check(node: Any) -> None:
@@ -246,7 +262,7 @@ def snapshot(node: Any) -> Settings:
                 if key.startswith(name + '.')}
 
     return Settings(
-        **{o.name: values[o.name] for o in _OPTIONS}, nav_fields=group('nav'),
+        **{o.name: values[o.name] for o in OPTIONS}, nav_fields=group('nav'),
         policy_fields=group(values['policy']), flex_fields=group(FlexPrefill.name))
 
 
@@ -265,7 +281,8 @@ _HEAD = """\
 """
 
 _TAIL = """
-    # Quality of service of the topics, by their full names: history, depth and reliability.
+    # Quality of service of the topics, by their full names: history, depth, reliability and,
+    # but for images, durability.
     # Images are best effort, depth 1: that matches every camera and keeps none waiting.
     # qos_overrides:
     #   /image:
@@ -277,13 +294,13 @@ _TAIL = """
 def render() -> str:
     """Write the table as a commented parameter file."""
     lines = [_HEAD]
-    for option in _OPTIONS:
+    for option in OPTIONS:
         lines += ['', *_entry(option, option.name, ' ' * 4)]
     lines += ['', '    # Navigation context: where the path leads, told with each question.',
               '    nav:']
     for option in _NAVIGATION:
         lines += _entry(option, option.name.removeprefix('nav.'), ' ' * 6)
-    for name, group in _GROUPS.items():
+    for name, group in GROUPS.items():
         options = [o for o in group_options() if o.name.startswith(name + '.')]
         if options:
             summary = (group.__doc__ or '').strip().splitlines()[0]

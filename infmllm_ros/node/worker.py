@@ -31,7 +31,7 @@ import threading
 import time
 from typing import Any, Protocol
 
-from infmllm_ros.engine import QuestionError, Stats, StreamingSession
+from infmllm_ros.engine import EngineError, fit_budget, QuestionError, Stats, StreamingSession
 from infmllm_ros.node.loading import release
 from infmllm_ros.node.mailbox import Frame, Mailbox
 from infmllm_ros.node.questions import Ended, expired, Outcome, Question, Status, Waiting
@@ -128,11 +128,27 @@ class Worker:
 
     def reset(self) -> Future:
         """Forget all that was seen, after the job that runs now; the frame that waits as well."""
+        self.mailbox.clear()
+
         def job() -> None:
-            self.mailbox.clear()
             self._session.reset()
             self._note(None)
         return self._command('reset', job)
+
+    def misfit(self, budget: int) -> str:
+        """Say why the memory cannot get by with another budget, in tokens; empty if it can."""
+        try:
+            fit_budget(self._session, budget)
+        except EngineError as error:
+            return str(error)
+        return ''
+
+    def set_budget(self, budget: int) -> Future:
+        """Change the memory's budget, after the job that runs now."""
+        def job() -> None:
+            self._session.set_budget(budget)
+            self._note(self._newest)
+        return self._command('budget', job)
 
     def tell(self, text: str) -> Future | None:
         """

@@ -61,9 +61,9 @@ def start(domain, tmp_path_factory, request):
     harness = ros()
     processes = []
 
-    def start(parameters, *arguments, **options):
+    def start(parameters, *arguments, below='', **options):
         folder = tmp_path_factory.mktemp('node')
-        name = request.module.__name__.rpartition('.')[2]
+        name = request.module.__name__.rpartition('.')[2] + below
         processes.append(harness.NodeProcess(
             folder, domain, parameters, ('-r', f'__ns:=/{name}', *arguments), **options))
         return processes[-1]

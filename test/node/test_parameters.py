@@ -16,14 +16,16 @@
 
 from dataclasses import fields, FrozenInstanceError
 from pathlib import Path
+from types import SimpleNamespace
 
 from infmllm_ros.engine import FlexPrefill, make_policy, POLICIES
-from infmllm_ros.node import parameters
+from infmllm_ros.node import parameters, parameters_page
 from infmllm_ros.node.parameters import Option, ParameterError, Settings, TABLE
 import pytest
 import yaml
 
 FILE = Path(__file__).parents[2] / 'config' / 'infmllm.yaml'
+PAGE = Path(__file__).parents[2] / 'docs' / 'parameters.md'
 
 
 class Node:
@@ -40,6 +42,25 @@ class Node:
 def test_the_parameter_file_is_the_table():
     assert FILE.read_text() == parameters.render(), (
         'config/infmllm.yaml differs from the table: python -m infmllm_ros.node.parameters > it')
+
+
+def test_the_page_is_the_table():
+    assert PAGE.read_text() == parameters_page.render(), (
+        'docs/parameters.md differs from the table: python -m infmllm_ros.node.parameters_page > '
+        'it')
+
+
+def test_the_page_names_every_parameter_once_with_its_default_and_when_it_may_change():
+    when = {'autostart': 'start', 'model': 'configure', 'temperature': 'any time',
+            'budget_tokens': 'lower: any time'}
+    lines = [[cell.strip() for cell in line.strip('|').split(' | ')]
+             for line in PAGE.read_text().splitlines() if line.startswith('| `')]
+    assert sorted(cells[0] for cells in lines) == sorted(f'`{name}`' for name in TABLE)
+    for name, default, _, changes, *_ in lines:
+        option = TABLE[name.strip('`')]
+        assert yaml.safe_load(default.strip('`')) == option.default
+        assert changes == when.get(option.name, changes)
+    assert max(map(len, lines)) == min(map(len, lines)) == 5
 
 
 def test_the_parameter_file_holds_every_parameter_with_its_default_and_type():
@@ -117,13 +138,18 @@ def test_check_finds_the_wrong_choice():
 
 
 def test_when_a_parameter_may_change():
-    refusal = parameters.refusal
-    assert not refusal('temperature', 0.5, configured=True)
-    assert not refusal('model', 'm', configured=False)
-    assert 'clean up' in refusal('model', 'm', configured=True)
-    assert 'restart' in refusal('autostart', True, configured=False)
-    assert '5.0' in refusal('temperature', 9.0, configured=False)
-    assert not refusal('use_sim_time', True, configured=True)
+    refusal, worker = parameters.refusal, SimpleNamespace(
+        misfit=lambda budget: '' if budget < 200 else 'too much')
+    assert not refusal('temperature', 0.5, worker)
+    assert not refusal('model', 'm', None)
+    assert 'clean up' in refusal('model', 'm', worker)
+    assert 'restart' in refusal('autostart', True, None)
+    assert '5.0' in refusal('temperature', 9.0, None)
+    assert not refusal('use_sim_time', True, worker)
+    assert not refusal('budget_tokens', 100, worker)
+    assert not refusal('budget_tokens', 300, None)
+    assert 'too much; for a larger memory' in refusal('budget_tokens', 300, worker)
+    assert '16777216' in refusal('budget_tokens', -1, worker)
 
 
 def test_a_misspelt_parameter_is_pointed_out_and_those_of_others_are_not():

@@ -102,9 +102,12 @@ def test_a_signal_in_the_middle_of_an_answer_ends_the_process_well(answering, nu
     assert 'Traceback' not in node.log
 
 
-def test_signals_while_the_model_loads_end_the_process_well(start):
+def test_signals_while_the_model_loads_end_the_process_well(start, robot):
     node = start({'model': 'any', 'autostart': 'true'}, program=('-c', LOADING))
     node.wait_for_log('loading for ever')
+    status = robot.diagnostic('node', lambda s: 'loading the model' in s.message)
+    assert status.level == b'\x01'
+    assert status.message.endswith('loading for ever'), 'how far it is'
     node.process.send_signal(signal.SIGINT)
     time.sleep(0.05)  # the second one, as launch sends it after the terminal, does no harm
     assert node.stop(signal.SIGINT, timeout=5) == 0

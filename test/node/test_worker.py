@@ -403,6 +403,16 @@ def test_reset_forgets_also_the_frame_that_waits(worker, session, listener):
     assert listener.outcome(ask(worker)).status == Status.NO_FRAME
 
 
+def test_reset_keeps_the_frame_that_came_after_it(worker, session, listener):
+    hold(worker, session, listener)
+    done = worker.reset()
+    worker.offer(Frame('later', 2))
+    session.gate.set()
+    done.result(TIMEOUT)
+    listener.wait(lambda: 'later' in listener.seen)
+    assert session.calls == [('observe', 'held'), ('reset',), ('observe', 'later')]
+
+
 def test_pause_keeps_the_memory_and_takes_nothing(worker, session, listener):
     worker.offer(Frame('frame', 7))
     listener.wait(lambda: listener.seen)

@@ -1,0 +1,116 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Quality of service: overrides by parameter, and who does not match."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from infmllm_ros.node.diagnostics import OK, status, WARN
+from rclpy.qos import qos_check_compatible, qos_policy_name_from_kind, QoSCompatibility
+from rclpy.qos_overriding_options import QoSOverridingOptions, QoSPolicyKind
+
+try:
+    from rclpy.event_handler import (
+        PublisherEventCallbacks,
+        SubscriptionEventCallbacks,
+        UnsupportedEventTypeError,
+    )
+except ImportError:  # Humble
+    from rclpy.qos_event import (
+        PublisherEventCallbacks,
+        SubscriptionEventCallbacks,
+        UnsupportedEventTypeError,
+    )
+
+
+def overrides() -> QoSOverridingOptions:
+    """Let parameters ``qos_overrides.<topic>.<kind>.<policy>`` change a topic's quality."""
+    return QoSOverridingOptions([QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH,
+                                 QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY])
+
+
+def with_events(make: Callable[[Any], Any], events: Any) -> Any:
+    """Make an endpoint with event callbacks, or without where the middleware knows none."""
+    try:
+        return make(events)
+    except UnsupportedEventTypeError:
+        return make(None)
+
+
+class Endpoints:
+    """
+    Makes publishers and subscriptions whose mismatches are told.
+
+    Parameters
+    ----------
+    node : rclpy.lifecycle.LifecycleNode
+        Whose they are.
+    """
+
+    def __init__(self, node: Any):
+        """Start without one."""
+        self._node = node
+        # endpoint to its kind, and to what does not match
+        self._mismatches: dict[Any, tuple[str, str]] = {}
+
+    def publisher(self, kind: type, topic: str, depth: int) -> Any:
+        """Make a lifecycle publisher: reliable, unless a parameter says otherwise."""
+        made = with_events(lambda events: self._node.create_lifecycle_publisher(
+            kind, topic, depth, qos_overriding_options=overrides(), event_callbacks=events),
+            PublisherEventCallbacks(
+                incompatible_qos=lambda event: self._mismatch(made, 'publisher', event)))
+        return made
+
+    def subscription(self, kind: type, topic: str, callback: Any, depth: int) -> Any:
+        """Make a subscription: reliable, unless a parameter says otherwise."""
+        made = with_events(lambda events: self._node.create_subscription(
+            kind, topic, callback, depth, qos_overriding_options=overrides(),
+            event_callbacks=events),
+            SubscriptionEventCallbacks(
+                incompatible_qos=lambda event: self._mismatch(made, 'subscription', event)))
+        return made
+
+    def _mismatch(self, endpoint: Any, kind: str, event: Any) -> None:
+        policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
+        topic = endpoint.topic_name
+        what = 'subscriber asks for more' if kind == 'publisher' else 'publisher offers less'
+        text = (f'a {what} on {topic} than its {policy} here, and nothing gets through: change it '
+                f'there, or set qos_overrides.{topic}.{kind}.{policy} here')
+        if endpoint not in self._mismatches:
+            self._node.get_logger().warning(text)
+        self._mismatches[endpoint] = kind, text
+
+    def status(self) -> DiagnosticStatus:
+        """Report the mismatches that are still there."""
+        self._mismatches = {endpoint: (kind, text)
+                            for endpoint, (kind, text) in self._mismatches.items()
+                            if self._mismatched(endpoint, kind)}
+        texts = [text for _, text in self._mismatches.values()]
+        return status('quality of service', WARN if texts else OK,
+                      '; '.join(texts) or 'all endpoints match', mismatches=len(texts))
+
+    def _mismatched(self, endpoint: Any, kind: str) -> bool:
+        """Tell whether some other end of the topic does not match."""
+        topic, own = endpoint.topic_name, endpoint.qos_profile
+        if kind == 'publisher':
+            pairs = [(own, other.qos_profile)
+                     for other in self._node.get_subscriptions_info_by_topic(topic)]
+        else:
+            pairs = [(other.qos_profile, own)
+                     for other in self._node.get_publishers_info_by_topic(topic)]
+        return any(qos_check_compatible(*pair)[0] == QoSCompatibility.ERROR for pair in pairs)
