@@ -25,7 +25,7 @@ _HEAD = """\
 # Parameters
 
 Made from the table in `infmllm_ros/node/parameters.py`: change them there, then run
-`python -m infmllm_ros.node.parameters_page > docs/parameters.md`. The same as a file to start from:
+`python -m infmllm_ros.node.parameters_page > docs/parameters.md`. As a file to start from:
 [`config/infmllm.yaml`](../config/infmllm.yaml).
 
 *Changes* says when a new value counts:

@@ -88,9 +88,9 @@ class Endpoints:
     def _mismatch(self, endpoint: Any, kind: str, event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
         topic = endpoint.topic_name
-        what = 'subscriber asks for more' if kind == 'publisher' else 'publisher offers less'
-        text = (f'a {what} on {topic} than its {policy} here, and nothing gets through: change it '
-                f'there, or set qos_overrides.{topic}.{kind}.{policy} here')
+        other = 'subscriber' if kind == 'publisher' else 'publisher'
+        text = (f'{topic}: a {other} there does not match the {policy} here, and nothing gets '
+                f'through: change it there, or set qos_overrides.{topic}.{kind}.{policy} here')
         if endpoint not in self._mismatches:
             self._node.get_logger().warning(text)
         self._mismatches[endpoint] = kind, text

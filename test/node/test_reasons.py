@@ -20,6 +20,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 pytest.importorskip('infmllm_msgs', reason='needs the interface package infmllm_msgs')
 from infmllm_msgs.msg import Answer  # noqa: E402, I100
 from rcl_interfaces.srv import DescribeParameters  # noqa: E402
+import rclpy  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
 from ros_robot import ns, Robot, wait_for  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
@@ -180,19 +181,20 @@ def test_a_budget_can_be_lowered_while_the_node_runs(right):
 
 
 def test_endpoints_that_do_not_match_are_named_with_a_remedy(nodes, left):
-    late = left.node.create_subscription(Answer, 'answer', lambda _: None, LATCHED)
+    other = rclpy.create_node('other', namespace='/test_reasons/left', context=left.context)
+    late = other.create_subscription(Answer, 'answer', lambda _: None, LATCHED)
     line = nodes['left'].wait_for_log('qos_overrides./test_reasons/left/answer.publisher')
     assert 'durability' in line
     status = left.diagnostic('quality of service', lambda s: s.level == WARN)
     assert 'answer.publisher.durability' in status.message
-    left.node.destroy_subscription(late)
-    weak = left.node.create_publisher(
+    other.destroy_subscription(late)
+    other.create_publisher(
         String, 'query', QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
     left.diagnostic('quality of service', lambda s: 'query.subscription.reliability' in s.message
                     and 'answer' not in s.message)
-    left.node.destroy_publisher(weak)
+    other.destroy_node()
     left.diagnostic('quality of service', lambda s: s.level == OK)
-    assert len(nodes['left'].lines('than its durability here')) == 1
+    assert len(nodes['left'].lines('does not match the durability here')) == 1
 
 
 def test_an_override_latches_the_last_answer(right):
