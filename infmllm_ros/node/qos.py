@@ -106,11 +106,19 @@ class Endpoints:
 
     def _mismatched(self, endpoint: Any, kind: str) -> bool:
         """Tell whether some other end of the topic does not match."""
-        topic, own = endpoint.topic_name, endpoint.qos_profile
+        node = self._node
+        publishers = node.get_publishers_info_by_topic(endpoint.topic_name)
+        subscriptions = node.get_subscriptions_info_by_topic(endpoint.topic_name)
+
+        # as the graph tells it, for the own end too: unset durations are written out there
+        def own(ends: list[Any]) -> list[Any]:
+            return [end for end in ends if (end.node_name, end.node_namespace) == (
+                node.get_name(), node.get_namespace())]
+
         if kind == 'publisher':
-            pairs = [(own, other.qos_profile)
-                     for other in self._node.get_subscriptions_info_by_topic(topic)]
+            publishers = own(publishers)
         else:
-            pairs = [(other.qos_profile, own)
-                     for other in self._node.get_publishers_info_by_topic(topic)]
-        return any(qos_check_compatible(*pair)[0] == QoSCompatibility.ERROR for pair in pairs)
+            subscriptions = own(subscriptions)
+        return any(
+            qos_check_compatible(one.qos_profile, other.qos_profile)[0] == QoSCompatibility.ERROR
+            for one in publishers for other in subscriptions)
