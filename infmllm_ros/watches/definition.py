@@ -1,0 +1,207 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What a watch is, and how a file of watches is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+import json
+from pathlib import Path
+import re
+from typing import Any
+
+import yaml
+
+MAX_NAME = 60  # [characters] leaves room for a namespace in the longest topic that ROS allows
+CHANGE_KEYS = ('threshold', 'hysteresis', 'hold')
+
+
+class WatchError(ValueError):
+    """A file of watches that is wrong; one line: watch, key, value, limit, remedy."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """
+    A standing question.
+
+    Parameters
+    ----------
+    name : str
+        Of the watch, and of its topic: letters, digits and underscores, a letter first.
+    question : str
+        What is asked.
+    choices : tuple of str
+        The answers allowed: they are scored, nothing is generated; empty = free text.
+    schema : str
+        JSON Schema that the answer must fit; empty = free text.
+    max_tokens : int
+        Longest answer where it is generated; 0 = as long as the session allows.
+    period : float
+        [s] Between two times that it is asked; 0 = by `every`.
+    every : int
+        [frames] From one time that it is asked to the next; 0 = by `period`.
+    camera : str
+        The camera whose frames it waits for; empty = any.
+    threshold, hysteresis, hold
+        When a choice counts as changed: see `ChangeDetector`.
+
+    Raises
+    ------
+    WatchError
+        A value is out of its range, or two do not go together.
+    """
+
+    name: str
+    question: str
+    choices: tuple[str, ...] = ()
+    schema: str = ''
+    max_tokens: int = 0
+    period: float = 0.0
+    every: int = 0
+    camera: str = ''
+    threshold: float = 0.5
+    hysteresis: float = 0.0
+    hold: int = 1
+
+    def __post_init__(self) -> None:
+        """Check all values, and those that depend on each other."""
+        if len(self.name) > MAX_NAME or not re.fullmatch(r'[A-Za-z][A-Za-z0-9_]*', self.name):
+            raise self._error(
+                'name', 'must be the end of a topic: use letters, digits and underscores, a '
+                f'letter first, {MAX_NAME} at most')
+        if not self.question.strip():
+            raise self._error('question', 'must not be empty: write what is to be asked')
+        self._check_choices()
+        for key in ('threshold', 'hysteresis'):
+            if not 0 <= getattr(self, key) <= 1:
+                raise self._error(key, 'must be between 0 and 1: it is a probability')
+        if self.hold < 1:
+            raise self._error('hold', 'must be 1 or more: it counts answers, 1 = a change at once')
+        if self.max_tokens < 0:
+            raise self._error('max_tokens', "must be 0 or more: 0 = the node's max_answer_tokens")
+        if self.period and self.every:
+            raise self._error('period', f'cannot go with every {self.every}: keep one of them')
+        if not 0 <= self.period < float('inf') or not self.period and self.every < 1:
+            key = 'every' if self.every else 'period'
+            raise self._error(key, 'must say when to ask: give a period in seconds, above 0, or '
+                              'every as a number of frames, 1 or more')
+
+    def _check_choices(self) -> None:
+        if self.choices and self.schema:
+            raise self._error('schema', 'cannot go with choices: keep one of them')
+        if len(self.choices) == 1:
+            raise self._error('choices', 'must be two or more, or none for free text: add what '
+                              'else the answer can be')
+        if not all(choice.strip() for choice in self.choices):
+            raise self._error('choices', 'must not be empty: write each as a word')
+        if len(set(self.choices)) < len(self.choices):
+            raise self._error('choices', 'must differ from each other: write each once')
+
+    def _error(self, key: str, problem: str) -> WatchError:
+        return wrong(self.name, key, getattr(self, key), problem)
+
+
+def wrong(name: Any, key: str, value: Any, problem: str) -> WatchError:
+    """Make an error that names watch, key and value."""
+    given = list(value) if isinstance(value, tuple) else value
+    text = ' '.join(repr(given).split())
+    return WatchError(f'watch {name}: {key} is {text[:100]}, {problem}')
+
+
+_FIELDS = {f.name: f for f in fields(Watch)}
+_KINDS = {'str': (str,), 'int': (int,), 'float': (int, float), 'tuple[str, ...]': (list,)}
+
+
+def read_watches(path: str | Path) -> tuple[Watch, ...]:
+    """
+    Read the watches of a YAML file: a list with the fields of `Watch` in each item.
+
+    Raises
+    ------
+    WatchError
+        The file cannot be read, or one of its watches is wrong: names file, watch, key, value,
+        limit and remedy.
+    """
+    try:
+        items = yaml.safe_load(Path(path).read_text())
+    except yaml.YAMLError as error:
+        raise WatchError(f'file of watches {path} is no valid YAML: {" ".join(str(error).split())}'
+                         ': correct it there') from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, 'strerror', None) or 'it is no text'
+        raise WatchError(f'file of watches {path} cannot be read: {reason}: check the parameter '
+                         'watches, empty = no watches') from None
+    if not isinstance(items, list) or not items:
+        raise WatchError(f'file of watches {path} holds {_kind(items)}, must hold a list of '
+                         "watches: begin each with '- name: NAME'")
+    try:
+        watches = tuple(_watch(item, place) for place, item in enumerate(items, 1))
+        for watch in watches:
+            if sum(other.name == watch.name for other in watches) > 1:
+                raise watch._error('name', 'must differ from all others: rename one of the two')
+    except WatchError as error:
+        raise WatchError(f'{path}: {error}') from None
+    return watches
+
+
+def _watch(item: Any, place: int) -> Watch:
+    if not isinstance(item, dict):
+        raise WatchError(f'watch number {place} is {_kind(item)}, must be a mapping: begin it '
+                         "with '- name: NAME'")
+    name = item.get('name', f'number {place}')
+    for key in item:
+        if key not in _FIELDS:
+            close = get_close_matches(str(key), _FIELDS, 1)
+            hint = f'did you mean {close[0]}?' if close else f'known are {", ".join(_FIELDS)}'
+            raise WatchError(f'watch {name}: key {key} does not exist: {hint}')
+    for key in ('name', 'question'):
+        if key not in item:
+            raise WatchError(f'watch {name}: {key} is missing, but every watch needs it: add it')
+    if not item.get('choices'):
+        for key in CHANGE_KEYS:
+            if key in item:
+                raise wrong(name, key, item[key], 'but there are no choices, and only their '
+                            'probabilities can change: add choices, or drop it')
+    return Watch(**{key: _value(name, key, value) for key, value in item.items()})
+
+
+def _value(name: Any, key: str, value: Any) -> Any:
+    """Check the type of a value, and bring it into that of its field."""
+    if key == 'schema' and isinstance(value, dict):
+        return json.dumps(value)
+    kind = str(_FIELDS[key].type)
+    if isinstance(value, bool) or not isinstance(value, _KINDS[kind]):
+        raise wrong(name, key, value, f'{_kind(value)}, but must be {_WANTED[kind]}')
+    if kind.startswith('tuple'):
+        for choice in value:
+            if not isinstance(choice, str):
+                raise wrong(name, key, choice, f'{_kind(choice)}, but must be text: put it in '
+                            'quotes')
+    return {'float': float, 'tuple[str, ...]': tuple}.get(kind, lambda same: same)(value)
+
+
+_WANTED = {'str': 'text: put it in quotes', 'int': 'a whole number: write it without a point',
+           'float': 'a number: write it without quotes',
+           'tuple[str, ...]': "a list of texts: write ['one', 'other']"}
+
+
+def _kind(value: Any) -> str:
+    """Name the type of what was in a YAML file."""
+    if value is None:
+        return 'nothing'
+    names = {bool: 'a truth value', dict: 'a mapping', list: 'a list', str: 'text'}
+    return names.get(type(value), f'of type {type(value).__name__}')
