@@ -152,7 +152,8 @@ class Asking:
         first = self._first or now
         newest = session.newest
         session.answers += 1
-        session.timings['decode_s'] = (now - first) / max(1, len(tokens) - 1)
+        if self._first:     # choices are not decoded: they say nothing of the time of a token
+            session.timings['decode_s'] = (now - first) / max(1, len(tokens) - 1)
         problem = self.schema.problem(text) if self.schema else None
         answer = Answer(
             text, reason, len(tokens), first - self._start, now - self._start,

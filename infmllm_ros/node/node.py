@@ -36,6 +36,7 @@ from infmllm_ros.node.parameters import ParameterError, Settings
 from infmllm_ros.node.qos import Endpoints
 from infmllm_ros.node.questions import Outcome, Question, Status
 from infmllm_ros.node.reasons import Pacer, Timekeeper
+from infmllm_ros.node.watches import Watches
 from infmllm_ros.node.worker import Worker
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -84,6 +85,7 @@ class InfmllmNode(LifecycleNode):
         self._progress = ''  # of loading
         self._settings: Settings | None = None
         self._worker: Worker | None = None
+        self._watches: Watches | None = None
         self._ending: list[Worker] = []  # told to stop while a job ran
         self._camera: CameraInput | None = None
         self._navigation: NavigationInput | None = None
@@ -138,6 +140,7 @@ class InfmllmNode(LifecycleNode):
             self._worker.frame_interval = 1.0 / rate if rate else 0.0
             self._worker.questions.size = self._value('query_queue_size')
             self._worker.questions.busy = self._value('busy')
+            self._watches.enabled = self._value('watches_enabled')
 
     # Lifecycle.
 
@@ -152,10 +155,12 @@ class InfmllmNode(LifecycleNode):
         try:
             parameters.check(self)
             settings = self._settings = parameters.snapshot(self)
-            self._worker = Worker(self)
+            watches = self._watches = Watches(self, settings, self._publish)
+            settings = watches.guide(settings)
+            self._worker = Worker(self, watches=watches)
             self._apply_live()
             waiting.finish(self._worker.load(
-                lambda: open_session(settings, self._loading)),
+                lambda: watches.try_out(open_session(settings, self._loading))),
                 self.context.ok, self._on_diagnostics)
         except Exception as error:
             self._give_up(error)
@@ -189,6 +194,7 @@ class InfmllmNode(LifecycleNode):
             self._close_inputs()
             return FAILURE
         result = super().on_activate(state)
+        self._watches.restart()
         self._worker.resume()
         self._state = 'active'
         self.get_logger().info(f'active: images from {self._camera.topic}, questions from '
@@ -244,6 +250,8 @@ class InfmllmNode(LifecycleNode):
             if not self._wait_for_worker(self._worker.stop):
                 self._ending.append(self._worker)
             self._worker = None
+        if self._watches is not None:
+            self._watches.close()
 
     def _wait_for_worker(self, waits: Callable[[float], bool]) -> bool:
         """Wait for the running job; False when it still runs."""
@@ -381,6 +389,7 @@ class InfmllmNode(LifecycleNode):
     def observed(self, frame: Frame) -> None:
         """Note how old a frame is when the model has seen it."""
         self._age_ms = 1e3 * self._time.age(frame.stamp_ns)
+        self._watches.observed(frame)
 
     def preface(self) -> str:
         """Tell where the path leads."""
@@ -451,4 +460,5 @@ class InfmllmNode(LifecycleNode):
                 *diagnostics.navigation_status(self._navigation),
                 self._time.status(health.newest if health else None),
                 self._pacer.status(health if self._camera else None), self._ends.status(),
+                *(self._watches.status() if self._worker else []),
                 diagnostics.worker_status(health)]))

@@ -109,6 +109,12 @@ OPTIONS = (
            choices=('continue', 'reset'), changes=LIVE),
     Option('rewind_tolerance', 1.0, '[s] Image stamps, or the clock, that go back by no more than '
            'this are in disorder only.', 0.0, 3600.0, changes=LIVE),
+    # Watches.
+    Option('watches', '', 'YAML file of questions that the node asks by itself, each on a topic '
+           'of its own; config/watches.yaml is an example. Empty = none.'),
+    Option('watches_enabled', True, 'Whether they are asked.', changes=LIVE),
+    Option('watches_guide', False, 'Whether their questions are the guidance text of the policy, '
+           'in place of hermes.probe, or of saddle.probe when saddle.window is probe.'),
     # The node.
     Option('stats_period', 1.0, '[s] Time between two messages on `cache_stats`.', 0.02, 60.0),
     Option('autostart', False, 'Whether the node configures and activates itself, once, when '

@@ -18,7 +18,8 @@ The one thread that owns the model.
 Callbacks of the node only store: a frame in the mailbox, a question in a bounded queue. The
 worker takes what waits, in this order: a reset, the oldest question, the newest frame. Before a
 question it observes the frame that waits, so that an answer has seen at least the newest frame
-that had arrived when the question came. Nothing here knows ROS.
+that had arrived when the question came. After a frame comes a watch, if one is due. Nothing here
+knows ROS.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from math import inf
 import threading
 import time
 from typing import Any, Protocol
@@ -62,6 +64,16 @@ class Listener(Protocol):
         """Take note of an exception; the worker goes on."""
 
 
+class Watching(Protocol):
+    """Questions of the node's own, asked when no other waits; called in the worker's thread."""
+
+    def due_in(self) -> float:
+        """Tell in how many seconds to look again; 0 = one is due, infinite = after a frame."""
+
+    def run(self, session: StreamingSession, newest: Frame) -> None:
+        """Ask the one that is due; the memory stays as it is."""
+
+
 @dataclass(frozen=True)
 class Health:
     """What the worker is doing, at one moment."""
@@ -90,12 +102,16 @@ class Worker:
         Who hears of frames, answers and failures.
     queue_size : int
         How many questions, or texts to remember, may wait.
+    watches : Watching, optional
+        What to ask when nobody else does.
     """
 
-    def __init__(self, listener: Listener, queue_size: int = 8):
+    def __init__(self, listener: Listener, queue_size: int = 8,
+                 watches: Watching | None = None):
         """Start the thread, paused and without a session."""
         self.mailbox = Mailbox()
         self.frame_interval = 0.0  # [s] least time between two frames
+        self._watches = watches
         self._listener = listener
         self._session: StreamingSession | None = None
         self._wake = threading.Condition()  # guards all below
@@ -109,6 +125,7 @@ class Worker:
         self._since = time.monotonic()  # of the job, or of being idle
         self._next_frame = 0.0  # [s] earliest time for the next frame
         self._newest: Frame | None = None  # observed
+        self._watched = False  # whether a watch was asked since
         self._stats: Stats | None = None
         self._failures = 0
         self._last_failure = ('', -float('inf'))
@@ -285,18 +302,23 @@ class Worker:
                 name, job, future = self._commands.popleft()
                 self._set_job(name)
                 return lambda: self._obey(job, future)
-            delay = None
+            delay = inf
             if self._active and self._session is not None:
                 if self.questions:
                     self._question = question = self.questions.take()
                     self._set_job('question')
                     return lambda: self._answer(question)
-                if self.mailbox.waiting:
-                    delay = self._next_frame - time.monotonic()
-                    if delay <= 0:
-                        self._set_job('frame')
-                        return self._observe
-            self._wake.wait(delay)
+                frame_in = self._next_frame - time.monotonic() if self.mailbox.waiting else inf
+                watch_in = self._watches.due_in() if self._watches and self._newest else inf
+                # frames and watches take turns, so that neither holds up the other
+                if watch_in <= 0 and not (self._watched and frame_in <= 0):
+                    self._set_job('watch')
+                    return self._watch
+                if frame_in <= 0:
+                    self._set_job('frame')
+                    return self._observe
+                delay = min(frame_in, watch_in)
+            self._wake.wait(None if delay == inf else delay)
         return None
 
     def _obey(self, job: Callable[[], None], future: Future) -> None:
@@ -320,8 +342,14 @@ class Worker:
             self._listener.bad_image(frame, str(error))
             return
         self._session.observe(image, frame.stamp_ns, frame.camera)
+        self._watched = False
         self._listener.observed(frame)
         self._note(frame)
+
+    def _watch(self) -> None:
+        self._watched = True
+        self._watches.run(self._session, self._newest)
+        self._note(self._newest)
 
     def _note(self, newest: Frame | None) -> None:
         stats = self._session.stats()

@@ -393,6 +393,90 @@ def test_a_question_that_the_engine_refuses_is_a_bad_query(worker, session, list
     assert not listener.failures
 
 
+class Watches:
+    """Watches of which `due` says how many are due."""
+
+    due = 0
+
+    def due_in(self):
+        return 0.0 if self.due else float('inf')
+
+    def run(self, session, newest):
+        self.due -= 1
+        session._step('watch', newest.message)
+
+
+@pytest.fixture
+def watches(worker, session):
+    worker._watches = Watches()
+    return worker._watches
+
+
+def names(session):
+    return [name for name, *_ in session.calls]
+
+
+def test_frames_and_watches_take_turns_and_then_the_watches_go_on(
+        worker, watches, session, listener):
+    hold(worker, session, listener)
+    watches.due = 4
+    worker.offer(Frame('next', 2))
+    session.gate.set()
+    listener.wait(lambda: listener.seen == ['held', 'next'])
+    assert worker.wait_idle(TIMEOUT)
+    assert session.calls == [('observe', 'held'), ('watch', 'held'), ('observe', 'next'),
+                             *[('watch', 'next')] * 3]
+
+
+@pytest.mark.parametrize('busy', ['queue', 'newest', 'interrupt', 'reject'])
+def test_a_question_waits_for_the_running_watch_only(worker, watches, session, listener, busy):
+    worker.questions.busy = busy
+    worker.offer(Frame('frame', 1))
+    listener.wait(lambda: listener.seen)
+    assert worker.wait_idle(TIMEOUT)
+    session.gate.clear()
+    session.entered.clear()
+    watches.due = 3
+    worker.offer(Frame('next', 2))
+    assert session.entered.wait(TIMEOUT)
+    assert names(session) == ['observe', 'watch']
+    question = ask(worker)
+    session.gate.set()
+    assert listener.outcome(question).status == Status.OK
+    assert names(session)[:4] == ['observe', 'watch', 'observe', 'ask']
+    assert worker.wait_idle(TIMEOUT)
+    assert names(session)[4:] == ['watch', 'watch']
+
+
+def test_a_watch_that_fails_is_reported_and_stops_nothing(worker, watches, session, listener):
+    worker.offer(Frame('good', 1))
+    listener.wait(lambda: listener.seen)
+    assert worker.wait_idle(TIMEOUT)
+    session.error = RuntimeError('out of memory')
+    watches.due = 1
+    worker.offer(Frame('next', 2))
+    listener.wait(lambda: listener.failures)
+    assert listener.failures[0] == ('watch', 'out of memory')
+    session.error = None
+    assert listener.outcome(ask(worker)).status == Status.OK
+
+
+def test_no_watch_runs_without_a_frame_nor_while_paused(worker, watches, session, listener):
+    watches.due = 1
+    assert listener.outcome(ask(worker)).status == Status.NO_FRAME
+    assert worker.wait_idle(TIMEOUT)
+    watches.due = 0
+    worker.offer(Frame('frame', 1))
+    listener.wait(lambda: listener.seen)
+    worker.pause()
+    watches.due = 1
+    worker.reset().result(TIMEOUT)
+    assert names(session) == ['observe', 'reset']
+    worker.resume()  # what was seen is forgotten
+    assert listener.outcome(ask(worker)).status == Status.NO_FRAME
+    assert 'watch' not in names(session)
+
+
 def test_reset_forgets_also_the_frame_that_waits(worker, session, listener):
     hold(worker, session, listener)
     worker.offer(Frame('waiting', 2))
