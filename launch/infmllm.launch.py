@@ -50,6 +50,10 @@ ARGUMENTS = [
         'odom_topic', default_value='odom',
         description='Topic of the odometry, when nav.enabled is set in the params_file.'),
     DeclareLaunchArgument(
+        'watches', default_value='',
+        description='YAML file of watches, such as config/watches.yaml of the package. Empty: as '
+                    'the params_file says.'),
+    DeclareLaunchArgument(
         'device', default_value='',
         description='cpu, cuda, cuda:1 or auto. Empty: as the params_file says.'),
     DeclareLaunchArgument(
@@ -72,7 +76,7 @@ def start(context):
         raise FileNotFoundError(
             f"params_file '{value['params_file']}' does not exist: check the path, or start from "
             f'a copy of {PARAMS_FILE}')
-    given = {name: value[name] for name in ('model', 'device') if value[name]}
+    given = {name: value[name] for name in ('model', 'watches', 'device') if value[name]}
     switches = {name: value[name] == 'true' for name in ('autostart', 'use_sim_time')}
     return [LifecycleNode(
         package='infmllm_ros', executable='infmllm_node', name='infmllm',

@@ -44,6 +44,7 @@ FORBIDDEN = {
     'engine/cache.py': {'infmllm_ros.engine.session', 'infmllm_ros.engine.policies'},
     'engine/decode.py': {'infmllm_ros.engine.session', 'infmllm_ros.engine.cache'},
     'navigation': ROS | {'infmllm_ros.node', 'infmllm_ros.engine', 'torch'},
+    'watches': ROS | {'infmllm_ros.node', 'infmllm_ros.engine', 'torch'},
     'images.py': ROS - {'cv_bridge'} | {'infmllm_ros.node', 'infmllm_ros.engine'},
 }
 

@@ -221,6 +221,14 @@ def test_choices_share_one_pass_over_the_question():
     assert sum(len(chunk) for chunk in passes) < 2 * len(passes[0]) + sum(sizes)
 
 
+def test_choices_leave_the_forecast_of_deadlines_alone():
+    target = lived('llama')
+    target.answer(QUESTION, max_tokens=4)
+    step_s = target.stats().decode_s
+    target.answer(QUESTION, choices=['yes', 'no'])
+    assert target.stats().decode_s == step_s > 0
+
+
 def test_choices_that_are_cancelled_have_none_and_leave_a_memory_that_goes_on():
     target = lived('llama')
     asking = target.ask(QUESTION, remember=False)

@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 
 FILE = Path(__file__).parents[2] / 'launch' / 'infmllm.launch.py'
-NAMES = ['namespace', 'params_file', 'model', 'image_topic', 'path_topic', 'odom_topic', 'device',
-         'autostart', 'use_sim_time', 'log_level']
+NAMES = ['namespace', 'params_file', 'model', 'image_topic', 'path_topic', 'odom_topic', 'watches',
+         'device', 'autostart', 'use_sim_time', 'log_level']
 
 
 def calls(tree, name):
@@ -40,7 +40,7 @@ def test_every_argument_is_declared_with_a_default_and_a_description():
 
 def test_every_parameter_that_it_sets_exists():
     from infmllm_ros.node.parameters import TABLE
-    assert {'model', 'device', 'autostart'} <= set(TABLE)
+    assert {'model', 'watches', 'device', 'autostart'} <= set(TABLE)
 
 
 def test_the_default_params_file_is_where_the_launch_file_looks():

@@ -16,15 +16,21 @@
 
 import array
 from pathlib import Path
+from types import SimpleNamespace
 
 from infmllm_ros.bundled import MODEL, MODEL_BUDGET, MODEL_POLICY
 from infmllm_ros.bundled.scenes import Episode
+from infmllm_ros.engine import Answer as EngineAnswer
+from infmllm_ros.engine import make_policy
+from infmllm_ros.node.parameters import ParameterError, Settings
 from infmllm_ros.watches import read_watches
 import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 pytest.importorskip('infmllm_msgs', reason='needs the interface package infmllm_msgs')
 from infmllm_msgs.msg import Answer, WatchEvent  # noqa: E402, I100
+from infmllm_ros.node.mailbox import Frame  # noqa: E402
+from infmllm_ros.node.watches import Watches  # noqa: E402
 from ros_robot import ns, wait_for  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 
@@ -187,3 +193,85 @@ def test_a_wrong_file_and_a_question_too_long_refuse_configure(world, robot, nod
             assert text in line
     assert robot.set_parameter('watches', '').successful
     assert robot.change('configure') and robot.change('activate')
+
+
+class Node:
+    """As much of a node as watches need."""
+
+    def __init__(self):
+        self.seconds = 0.0
+        self.sent = []
+
+    def create_publisher(self, kind, topic, depth):
+        return topic
+
+    def get_clock(self):
+        now = SimpleNamespace(nanoseconds=int(self.seconds * 1e9))
+        return SimpleNamespace(now=lambda: now)
+
+    def watches(self, **settings):
+        return Watches(self, Settings(**{'watches': str(FILE), **settings}),
+                       lambda *sent: self.sent.append(sent))
+
+
+@pytest.mark.parametrize(('policy', 'fields'), [
+    ('hermes', {'probe': 'as it was'}), ('saddle', {'probe': 'as it was', 'window': 'probe'})])
+def test_the_questions_can_guide_what_stays(policy, fields):
+    asked = {'policy': policy, 'policy_fields': fields}
+    made = [Node().watches().guide(Settings(watches_guide=guide, **asked))
+            for guide in (True, False)]
+    probes = [make_policy(policy, budget=500, **one.policy_fields).probe for one in made]
+    assert probes == ['What colour is the light? What is the gripper doing?', 'as it was']
+
+
+@pytest.mark.parametrize(('settings', 'named'), [
+    ({'policy': 'random'}, ['watches_guide', 'random', 'hermes']),
+    ({'policy': 'saddle', 'policy_fields': {'probe': 'a', 'window': 'chunk'}}, ['saddle.window']),
+    ({'policy': 'hermes', 'policy_fields': {'probe': 'a'}, 'watches': ''}, ['no watches']),
+])
+def test_guidance_that_cannot_be_is_refused(settings, named):
+    settings = {'watches_guide': True, 'watches': str(FILE), **settings}
+    with pytest.raises(ParameterError) as error:
+        Node().watches(watches=settings['watches']).guide(Settings(**settings))
+    for text in named:
+        assert text in str(error.value)
+
+
+def test_a_camera_that_the_node_lacks_is_refused(tmp_path):
+    file = tmp_path / 'watches.yaml'
+    file.write_text('- {name: a, question: where, every: 1, camera: left}')
+    assert Node().watches(watches=str(file), camera='left')
+    with pytest.raises(ParameterError, match="watch a: camera is 'left', but.*'front'"):
+        Node().watches(watches=str(file), camera='front')
+
+
+def test_a_watch_that_fails_or_comes_late_is_in_the_diagnostics():
+    node = Node()
+    watches = node.watches()
+    [ok] = watches.status()
+    assert (ok.level, ok.message) == (ok.OK, '2 on')
+    watches.observed(Frame(None, 7))
+    node.seconds = 10 * LIGHT.period
+
+    def fail(*_, **__):
+        raise RuntimeError('out of memory')
+
+    with pytest.raises(RuntimeError):
+        watches.run(SimpleNamespace(answer=fail), Frame(None, 7))
+    [(topic, answer)] = node.sent
+    assert (topic, answer.status) == ('watch/traffic_light', Answer.FAILED)
+    assert 'out of memory' in answer.message and ns(answer.header.stamp) == 7
+    [failed] = watches.status()
+    assert failed.level == failed.WARN and 'traffic_light: RuntimeError' in failed.message
+    values = {pair.key: pair.value for pair in failed.values}
+    assert values['watch traffic light'] == 'no choice yet; skipped 10'
+    watches.observed(Frame(None, 8))
+    node.seconds += LIGHT.period
+    said = EngineAnswer('red', 'choice', 1, 0.1, 0.1, 8, '', 0, (.7, .1, .1, .1))
+    watches.run(SimpleNamespace(answer=lambda *_, **__: said), Frame(None, 8))
+    topic, event = node.sent[-1]
+    assert (topic, event.previous, event.text, ns(event.header.stamp)) == (
+        'watch_event', -1, 'red', 8)
+    [late] = watches.status()
+    assert late.level == late.WARN
+    assert 'traffic_light was skipped 10 times' in late.message

@@ -14,14 +14,19 @@
 
 """Files of watches: what is read, and what is said of one that is wrong."""
 
+from dataclasses import fields, MISSING
 from pathlib import Path
+import re
 
 from hypothesis import given
 from hypothesis import strategies as st
 from infmllm_ros.watches import read_watches, Watch, WatchError
 import pytest
+import yaml
 
-EXAMPLE = Path(__file__).parents[2] / 'config' / 'watches.yaml'
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / 'config' / 'watches.yaml'
+PAGE = (ROOT / 'docs' / 'watches.md').read_text()
 GOOD = {'name': 'light', 'question': 'Which?', 'period': 1.0}
 
 
@@ -119,3 +124,15 @@ def test_what_is_allowed_as_a_name_ros_allows_as_a_topic(name):
     except WatchError:
         return
     assert topics.validate_topic_name(f'watch/{name}')
+
+
+def test_the_page_lists_every_key_with_its_default_and_an_example_that_is_true():
+    stated = dict(re.findall(r'^\| `(\w+)` \| (.*?) ?\|', PAGE, re.M))
+    assert list(stated) == [field.name for field in fields(Watch)]
+    for field in fields(Watch):
+        if stated[field.name] not in ('', 'none', 'any'):
+            assert str(field.default) == stated[field.name]
+        else:
+            assert field.default is MISSING or not field.default
+    [shown] = yaml.safe_load(re.search(r'```yaml\n(.*?)```', PAGE, re.S)[1])
+    assert shown == yaml.safe_load(EXAMPLE.read_text())[0]
