@@ -29,6 +29,7 @@ from .errors import (
     QuestionTooLong,
     TextError,
 )
+from .holdings import Holding, holdings
 from .models import inspect_model, load_model, ModelSpec, StreamingModel
 from .policies import make_policy, POLICIES
 from .prefill import FlexPrefill
@@ -37,6 +38,7 @@ from .session import StreamingSession
 
 __all__ = [
     'Answer', 'Asking', 'BudgetError', 'check_budget', 'ContextFull', 'EngineError', 'Evidence',
-    'fit_budget', 'FlexPrefill', 'Frame', 'FrameError', 'inspect_model', 'load_model',
-    'make_policy', 'MemoryFileError', 'ModelError', 'ModelSpec', 'POLICIES', 'PolicyError',
-    'QuestionError', 'QuestionTooLong', 'Stats', 'StreamingModel', 'StreamingSession', 'TextError']
+    'fit_budget', 'FlexPrefill', 'Frame', 'FrameError', 'Holding', 'holdings', 'inspect_model',
+    'load_model', 'make_policy', 'MemoryFileError', 'ModelError', 'ModelSpec', 'POLICIES',
+    'PolicyError', 'QuestionError', 'QuestionTooLong', 'Stats', 'StreamingModel',
+    'StreamingSession', 'TextError']

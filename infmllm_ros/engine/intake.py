@@ -43,6 +43,11 @@ def token_ids(ids: Sequence[int] | torch.Tensor, vocabulary: int) -> torch.Tenso
     return whole
 
 
+def parts(ids: torch.Tensor, size: int) -> list[torch.Tensor]:
+    """Cut token ids, int64 [n], into chunks of `size`; none if there are none."""
+    return list(ids.split(size)) if len(ids) else []
+
+
 def answer_length(tokens: int | None, most: int) -> int:
     """
     Check how many tokens an answer may have; None: as many as a session allows.

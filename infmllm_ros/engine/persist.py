@@ -16,14 +16,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 import hashlib
 import json
 import os
 from pathlib import Path
 import tempfile
-from typing import TYPE_CHECKING
+from typing import Any, TYPE_CHECKING
 
+import numpy as np
 from safetensors import safe_open, SafetensorError
 from safetensors.torch import save_file
 import torch
@@ -36,7 +39,9 @@ if TYPE_CHECKING:
     from .models import StreamingModel
     from .session import StreamingSession
 
-FORMAT = 2
+FORMAT = 3
+FILTER = 'filter.'      # before the names of cameras: their last frames' features
+NOTE = 'note.'          # before the names of what users of a session save along with it
 COUNTERS = ('frames_seen', 'frames_skipped', 'evictions', 'answers', '_chunks', '_first_stamp')
 
 
@@ -59,81 +64,175 @@ def _sample(weight: torch.Tensor) -> bytes:
     return weight.flatten()[:8].float().cpu().numpy().tobytes()
 
 
-def save(session: StreamingSession, path: Path) -> None:
+def save(session: StreamingSession, path: Path, notes: Mapping[str, bytes]) -> None:
     """Write to a temporary file beside `path`, then rename: a torn file never takes its name."""
-    tensors = {}
-    for number, slots in enumerate(session.cache.ledgers):
-        tensors[f'slots.{number}.meta'] = slots.meta[:, :, :slots.count]
-        tensors[f'slots.{number}.state'] = slots.state[:, :, :slots.count]
-    for number, layer in session.cache.own.items():
-        tensors |= {f'layers.{number}.{name}': t for name, t in layer.tensors().items()}
+    tensors = _views(session)
     for camera, features in session.filter.last.items():
-        tensors[f'filter.{camera}'] = features
-    header = {
-        'format': FORMAT, 'model': fingerprint(session.model),
-        'policy': {'name': session.policy.name, **asdict(session.policy)},
+        tensors[f'{FILTER}{camera}'] = features
+    for name, note in notes.items():
+        tensors[f'{NOTE}{name}'] = torch.from_numpy(np.frombuffer(note, np.uint8).copy())
+    tensors = {key: t.contiguous().cpu() for key, t in tensors.items()}
+    header = json.dumps({
+        'format': FORMAT, 'model': fingerprint(session.model), 'policy': _policy(session),
         'settings': asdict(session.settings),
         'counters': {name: getattr(session, name) for name in COUNTERS},
         'seen': session.cache.seen, 'evicted': session.cache.evicted,
         'frames': [list(vars(frame).values()) for frame in session.frames.values()],
-        'newest': session.newest.ordinal if session.newest else None}
+        'newest': session.newest.ordinal if session.newest else None})
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix='.part')
     os.close(handle)
     try:
-        save_file({key: t.contiguous().cpu() for key, t in tensors.items()}, name,
-                  {'infmllm': json.dumps(header)})
-        with open(name, 'rb') as file:
-            os.fsync(file.fileno())
+        save_file(tensors, name, {'infmllm': header, 'digest': _digest(header, tensors)})
+        _flush(name)
         os.replace(name, path)
+        _flush(path.parent)     # the new name itself
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
 
 
+def _views(session: StreamingSession) -> dict[str, torch.Tensor]:
+    """Name all that the cache holds, as it is written to a file: views of it."""
+    views = {}
+    for number, slots in enumerate(session.cache.ledgers):
+        views[f'slots.{number}.meta'] = slots.meta[:, :, :slots.count]
+        views[f'slots.{number}.state'] = slots.state[:, :, :slots.count]
+    for number, layer in session.cache.own.items():
+        views |= {f'layers.{number}.{name}': t for name, t in layer.tensors().items()}
+    return views
+
+
+def _policy(session: StreamingSession) -> dict[str, Any]:
+    return {'name': session.policy.name, **asdict(session.policy)}
+
+
+def _flush(path: str | Path) -> None:
+    """Have the system write a file, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _digest(header: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    """Sum up all that a file says: one flipped bit, anywhere, changes it."""
+    digest = hashlib.sha256(header.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f'{name} {tensor.dtype} {list(tensor.shape)}'.encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def load(cls: type[StreamingSession], path: Path, model: StreamingModel) -> StreamingSession:
     """
-    Read a memory.
+    Make a session of a file.
 
     Raises
     ------
     MemoryFileError
         Naming what is wrong with the file.
     """
-    try:
-        with safe_open(path, 'pt') as file:
-            header = json.loads(file.metadata()['infmllm'])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
-        if header['format'] != FORMAT:
-            raise MemoryFileError(
-                f'{path} has format {header["format"]}, this version reads {FORMAT}')
-        if header['model'] != fingerprint(model):
-            raise MemoryFileError(
-                f'{path} was saved with another model than {model.spec.name}: load that one')
+    header, tensors = _read(path, model)
+    with _whole(path):
         session = cls(model, make_policy(**header['policy']), **header['settings'])
         _fill(session, header, tensors)
-    except MemoryFileError:
-        raise
-    except (OSError, SafetensorError, EngineError, KeyError, TypeError, ValueError,
-            RuntimeError) as error:
-        raise MemoryFileError(f'{path} is not a whole saved memory ({error})') from error
     return session
 
 
+def restore(session: StreamingSession, path: Path) -> dict[str, bytes]:
+    """
+    Put the memory of a file in the place of a session's; return the notes saved with it.
+
+    Raises
+    ------
+    MemoryFileError
+        Naming what is wrong with the file, or differs in it; the session is as it was.
+    """
+    header, tensors = _read(path, session.model)
+    with _whole(path):
+        _compare(session, header, path)
+        held = max((tensors[f'slots.{number}.meta'].shape[-1]
+                    for number in range(len(session.cache.slots))), default=0)
+        if held > session.plan.budget:
+            raise MemoryFileError(
+                f'{path} holds {held} tokens, this memory may keep {session.plan.budget}: raise '
+                'its budget')
+        _fill(session, header, tensors)
+        return {key.removeprefix(NOTE): tensor.numpy().tobytes()
+                for key, tensor in tensors.items() if key.startswith(NOTE)}
+
+
+def _compare(session: StreamingSession, header: dict[str, Any], path: Path) -> None:
+    """Refuse a memory that another policy chose, or that began with another prompt."""
+    own, saved = ({**policy, 'system_prompt': prompt} for policy, prompt in (
+        (_policy(session), session.settings.system_prompt),
+        (header['policy'], header['settings']['system_prompt'])))
+    own = json.loads(json.dumps(own))       # as it comes from a file: tuples are lists
+    for field in ['name', *sorted(own.keys() | saved.keys())]:
+        if own.get(field) != saved.get(field):
+            what = 'policy' if field == 'name' else field
+            raise MemoryFileError(
+                f'{path} was saved with {what} {saved.get(field)!r}, but this memory has '
+                f'{own.get(field)!r}: set the same, or start an empty memory')
+
+
+def _read(path: Path, model: StreamingModel) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Read a file that is whole and of this model; MemoryFileError if it is not."""
+    with _whole(path):
+        with safe_open(path, 'pt') as file:
+            text, digest = file.metadata()['infmllm'], file.metadata().get('digest')
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+        header = json.loads(text)
+        if header['format'] != FORMAT:
+            raise MemoryFileError(
+                f'{path} has format {header["format"]}, this version reads {FORMAT}')
+        if digest != _digest(text, tensors):
+            raise MemoryFileError(
+                f'{path} is not what was saved, its digest differs: it is damaged, take another')
+        if header['model'] != fingerprint(model):
+            raise MemoryFileError(
+                f'{path} was saved with another model than {model.spec.name}: load that one')
+    return header, tensors
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Make one kind of error, with the file's name, of all that reading one can raise."""
+    try:
+        yield
+    except MemoryFileError:
+        raise
+    except FileNotFoundError as error:
+        raise MemoryFileError(f'{path} does not exist: save a memory there first') from error
+    except (OSError, SafetensorError, EngineError, KeyError, TypeError, ValueError,
+            RuntimeError) as error:
+        raise MemoryFileError(f'{path} is not a whole saved memory ({error})') from error
+
+
 def _fill(session: StreamingSession, header: dict, tensors: dict[str, torch.Tensor]) -> None:
+    """Copy what was read into the session: all of it, or, if something is amiss, nothing."""
     cache = session.cache
+    frames = {frame[0]: Frame(*frame) for frame in header['frames']}
+    counters = {name: header['counters'][name] for name in COUNTERS}
+    seen, evicted, newest = (header[name] for name in ('seen', 'evicted', 'newest'))
+    last = {key.removeprefix(FILTER): features.to(session.model.device)
+            for key, features in tensors.items() if key.startswith(FILTER)}
+    before = [slots.count for slots in cache.ledgers]
     for number, slots in enumerate(cache.ledgers):
-        meta = tensors[f'slots.{number}.meta']
-        slots.count = meta.shape[-1]
-        slots.meta[:, :, :slots.count] = meta
-        slots.state[:, :, :slots.count] = tensors[f'slots.{number}.state']
-    for number, layer in cache.own.items():
-        for name, held in layer.tensors().items():
-            held.copy_(tensors[f'layers.{number}.{name}'])
-    cache.seen, cache.evicted = header['seen'], header['evicted']
+        slots.count = tensors[f'slots.{number}.meta'].shape[-1]
+    views = _views(session)
+    for name, view in views.items():
+        if tensors[name].shape != view.shape:
+            for slots, count in zip(cache.ledgers, before, strict=True):
+                slots.count = count
+            raise ValueError(f'{name} is {list(tensors[name].shape)}, not {list(view.shape)}')
+    for name, view in views.items():
+        view.copy_(tensors[name])
+    cache.seen, cache.evicted = seen, evicted
     cache.restored()
-    session.filter.last = {key.removeprefix('filter.'): features.to(session.model.device)
-                           for key, features in tensors.items() if key.startswith('filter.')}
-    for name, value in header['counters'].items():
+    session.filter.last = last
+    session.frames, session.newest = frames, frames.get(newest)
+    for name, value in counters.items():
         setattr(session, name, value)
-    session.frames = {frame[0]: Frame(*frame) for frame in header['frames']}
-    session.newest = session.frames.get(header['newest'])

@@ -16,7 +16,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ class StreamingSession:
         self.evictions = self.answers = self._chunks = 0
         self._first_stamp: int | None = None
         self.timings = dict.fromkeys(('vision_s', 'prefill_s', 'evict_s', 'decode_s'), 0.0)
-        for part in self._parts(self.prefix):
+        for part in intake.parts(self.prefix, self.settings.chunk):
             self.feed(Chunk(part), Role.PREFIX)
             self.cache.trim()
 
@@ -177,7 +177,7 @@ class StreamingSession:
         ids = self.prompt.text(text) if isinstance(text, str) else intake.token_ids(
             text, self._vocabulary)
         retention.admit(self, len(ids))
-        for part in self._parts(ids):
+        for part in intake.parts(ids, self.settings.chunk):
             self.feed(Chunk(part), Role.TEXT)
             retention.settle(self)
 
@@ -196,7 +196,7 @@ class StreamingSession:
         out = [torch.empty(0, self._vocabulary, dtype=self.model.dtype, device=self.model.device)]
         ids = intake.token_ids(ids, self._vocabulary)
         retention.admit(self, len(ids))
-        for part in self._parts(ids):
+        for part in intake.parts(ids, self.settings.chunk):
             out.append(self.feed(Chunk(part), Role.TEXT, logits=len(part)))
             retention.settle(self)
         return torch.cat(out)
@@ -310,10 +310,22 @@ class StreamingSession:
             evictions=self.evictions, answers=self.answers, kv_bytes=cache.nbytes(),
             **self.timings)
 
-    def save(self, path: str | Path) -> None:
-        """Write the memory to a file, whole or not at all."""
+    def save(self, path: str | Path, notes: Mapping[str, bytes] | None = None) -> None:
+        """Write the memory, and whatever notes go with it, to a file, whole or not at all."""
         self._settle()
-        persist.save(self, Path(path))
+        persist.save(self, Path(path), notes or {})
+
+    def restore(self, path: str | Path) -> dict[str, bytes]:
+        """
+        Put a saved memory in the place of this one; return the notes saved with it.
+
+        Raises
+        ------
+        MemoryFileError
+            As for :meth:`load`; also if policy or system prompt differ. This memory stays then.
+        """
+        self._settle()
+        return persist.restore(self, Path(path))
 
     @classmethod
     def load(cls, path: str | Path, model: StreamingModel) -> StreamingSession:
@@ -323,7 +335,7 @@ class StreamingSession:
         Raises
         ------
         MemoryFileError
-            If the file is missing, torn, or was saved with another model.
+            If the file is missing, torn or damaged, or was saved with another model.
         """
         return persist.load(cls, Path(path), model)
 
@@ -389,10 +401,6 @@ class StreamingSession:
             last = rows if stream.far is None else stream.far[rows]
             retention.score(cache, self.policy, last, past, len(chunk))
         return out
-
-    def _parts(self, ids: torch.Tensor) -> list[torch.Tensor]:
-        """Cut token ids into chunks; none if there are none."""
-        return list(ids.split(self.settings.chunk)) if len(ids) else []
 
     def _settle(self) -> None:
         """End a question that was left in the middle."""

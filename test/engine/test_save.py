@@ -16,11 +16,14 @@
 
 import json
 from pathlib import Path
+import random
 import subprocess
 import sys
 
-from infmllm_ros.engine import load_model, MemoryFileError, StreamingSession
+from infmllm_ros.engine import load_model, MemoryFileError, persist, StreamingSession
 import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
 from zoo import folder, holders, load, POLICIES, session, show, words
 
 FAMILIES = ('smolvlm', 'qwen2_5_vl', 'llama', 'gemma3', 'lfm2_vl', 'qwen3_5_text')
@@ -141,3 +144,72 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises((OSError, MemoryFileError)):
         target.save(tmp_path / 'no' / 'such' / 'folder' / 'memory')
     assert StreamingSession.load(path, load('llama')).kept(0).equal(target.kept(0))
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_a_memory_is_put_in_the_place_of_another(family, tmp_path):
+    one = lived(family, 'saddle')
+    one.save(tmp_path / 'memory', {'camera frame': b'\x00lens\xff', 'none': b''})
+    expected = one.answer('Where is the cup?', max_tokens=8)
+    other = session(family, 'saddle', 160, remember=False)
+    other.tell(words(load(family), 90, 7))
+    buffers = other.cache.nbytes()
+    assert other.restore(tmp_path / 'memory') == {'camera frame': b'\x00lens\xff', 'none': b''}
+    answer = other.answer('Where is the cup?', max_tokens=8)
+    assert answer.token_ids == expected.token_ids and answer.stamp_ns == expected.stamp_ns
+    assert other.stats().frames_seen == one.stats().frames_seen
+    assert other.cache.nbytes() == buffers
+    for target in (one, other):     # and goes on alike
+        target.tell(words(load(family), 60, 8))
+    assert all(other.kept(n).equal(one.kept(n)) for n in holders(one))
+
+
+def contents(target):
+    """Everything that a session's next answer depends on."""
+    return {name: view.clone() for name, view in persist._views(target).items()}
+
+
+@pytest.mark.parametrize(('row', 'budget', 'options', 'named'), [
+    ('streaming_llm', 160, {}, "policy 'saddle'"),
+    ('saddle', 120, {}, 'budget 160'),
+    ('saddle', 160, {'system_prompt': 'Watch the door.'}, "system_prompt 'Be brief.'"),
+])
+def test_a_memory_of_another_kind_leaves_this_one_as_it_was(row, budget, options, named, tmp_path):
+    lived('smolvlm', 'saddle').save(tmp_path / 'memory')
+    target = session('smolvlm', row, budget, **options)
+    show(target, 9)
+    before = contents(target)
+    with pytest.raises(MemoryFileError, match=named):
+        target.restore(tmp_path / 'memory')
+    after = contents(target)
+    assert before.keys() == after.keys()
+    assert all(before[name].equal(after[name]) for name in before)
+    assert target.newest.ordinal == 0 and target.stats().frames_seen == 1
+
+
+def test_a_flipped_bit_anywhere_is_noticed(tmp_path):
+    path, model = tmp_path / 'memory', load('llama')
+    lived('llama', 'saddle').save(path, {'note': b'a note'})
+    whole = bytearray(path.read_bytes())
+    dice = random.Random(0)
+    header = int.from_bytes(whole[:8], 'little')
+    places = [dice.randrange(header) for _ in range(30)] + [
+        dice.randrange(header, len(whole)) for _ in range(30)]
+    for place in places:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << dice.randrange(8)])
+                         + whole[place + 1:])
+        refusal(path, model)
+
+
+def test_a_file_that_says_more_than_a_memory_needs_changes_nothing_else(tmp_path):
+    """A forged counter is no way to write into a session."""
+    path, model = tmp_path / 'memory', load('llama')
+    target = lived('llama', 'saddle')
+    target.save(path)
+    with safe_open(path, 'pt') as file:
+        header = json.loads(file.metadata()['infmllm'])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}
+    header['counters']['model'] = None
+    header = json.dumps(header)
+    save_file(tensors, path, {'infmllm': header, 'digest': persist._digest(header, tensors)})
+    assert StreamingSession.load(path, model).model is model
