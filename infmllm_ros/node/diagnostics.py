@@ -76,12 +76,13 @@ def navigation_status(navigation: NavigationInput | None) -> list[DiagnosticStat
     return [status('navigation', WARN if reason else OK, reason or 'path and odometry are usable')]
 
 
-def memory_status(stats: Stats | None, policy: str) -> DiagnosticStatus:
-    """Report the memory's use of its budget."""
+def memory_status(stats: Stats | None, policy: str, problem: str) -> DiagnosticStatus:
+    """Report the memory's use of its budget, and why it was not restored or saved, if so."""
     if stats is None:
         return status('memory', OK, 'no model loaded')
     return status(
-        'memory', OK, f'{stats.tokens} of {stats.budget} tokens', policy=policy,
+        'memory', ERROR if problem else OK,
+        problem or f'{stats.tokens} of {stats.budget} tokens', policy=policy,
         tokens=stats.tokens, budget_tokens=stats.budget, usage=f'{stats.usage:.3f}',
         kv_MiB=f'{stats.kv_bytes / 2**20:.1f}', frames_seen=stats.frames_seen,
         frames_skipped=stats.frames_skipped, frames_retained=stats.frames_retained,

@@ -31,6 +31,7 @@ from infmllm_ros.node.asking import AskAction
 from infmllm_ros.node.camera import CameraInput
 from infmllm_ros.node.loading import open_session
 from infmllm_ros.node.mailbox import Frame
+from infmllm_ros.node.memory import ended, Memory
 from infmllm_ros.node.navigation import NavigationInput
 from infmllm_ros.node.parameters import ParameterError, Settings
 from infmllm_ros.node.qos import Endpoints
@@ -43,7 +44,6 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-import rclpy.task
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
@@ -105,6 +105,7 @@ class InfmllmNode(LifecycleNode):
         ends.subscription(String, 'query', self._on_query, 10)
         ends.subscription(Query, 'query_request', self._on_query_request, 10)
         ends.subscription(String, 'tell', self._on_tell, 10)
+        self._memory = Memory(self, lambda: self._worker, self._steady)
         self._goals = AskAction(self, lambda: self._is_active('goal'), self._ask,
                                 self._cancel_one)
         # A callback that awaits holds its group: `reset` must not hold up all the others.
@@ -162,6 +163,7 @@ class InfmllmNode(LifecycleNode):
             waiting.finish(self._worker.load(
                 lambda: watches.try_out(open_session(settings, self._loading))),
                 self.context.ok, self._on_diagnostics)
+            self._memory.configure(settings.memory_fields, self._on_diagnostics)
         except Exception as error:
             self._give_up(error)
             return FAILURE
@@ -187,6 +189,7 @@ class InfmllmNode(LifecycleNode):
                                        self._on_frame)
             if settings.nav_fields['enabled']:
                 self._navigation = NavigationInput(self, settings.nav_fields, self._steady)
+            self._memory.activate()
             self._stats_timer = self.create_timer(
                 settings.stats_period, self._on_stats, clock=self._steady)
         except Exception as error:  # rclpy would swallow it
@@ -234,6 +237,7 @@ class InfmllmNode(LifecycleNode):
             self._report(self._worker.reset(), 'memory not cleared')
 
     def _close_inputs(self) -> None:
+        self._memory.close()
         camera, navigation, self._camera, self._navigation = (
             self._camera, self._navigation, None, None)
         for part in (camera, navigation):
@@ -355,16 +359,7 @@ class InfmllmNode(LifecycleNode):
         if self._worker is None:
             response.message = 'no memory to clear: the node is unconfigured'
             return response
-        executor, done = self.executor, rclpy.task.Future(executor=self.executor)
-
-        def wake(job: Future) -> None:
-            done.set_result(None)
-            executor.wake()
-
-        job = self._worker.reset()
-        job.add_done_callback(wake)
-        await done
-        error = job.exception()
+        error = await ended(self._worker.reset(), self.executor)
         response.success = error is None
         response.message = one_line(error) if error else 'all but the system prompt is forgotten'
         return response
@@ -386,8 +381,9 @@ class InfmllmNode(LifecycleNode):
         """Decode an image message."""
         return images.decode(message)
 
-    def observed(self, frame: Frame) -> None:
-        """Note how old a frame is when the model has seen it."""
+    def observed(self, frame: Frame, image: Any, session: Any) -> None:
+        """Note how old a frame is when the model has seen it, and what it looked like."""
+        self._memory.observed(image, session)
         self._age_ms = 1e3 * self._time.age(frame.stamp_ns)
         self._watches.observed(frame)
 
@@ -426,6 +422,8 @@ class InfmllmNode(LifecycleNode):
             self._time.answered(message.age)
         self._publish(self._answers, message)
         self._goals.answered(question, message)
+        if answer is not None:
+            self._memory.answered(question.text, answer)
 
     def failed(self, job: str, error: Exception) -> None:
         """Report a job that raised; the worker goes on."""
@@ -456,7 +454,7 @@ class InfmllmNode(LifecycleNode):
                                         self._progress),
                 diagnostics.camera_status(self._camera, silent, bad_image, health),
                 diagnostics.memory_status(health.stats if health else None,
-                                          self._value('policy')),
+                                          self._value('policy'), self._memory.problem),
                 *diagnostics.navigation_status(self._navigation),
                 self._time.status(health.newest if health else None),
                 self._pacer.status(health if self._camera else None), self._ends.status(),

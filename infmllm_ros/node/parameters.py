@@ -143,6 +143,24 @@ _NAVIGATION = (
            'comes, for a path that is published once.', 0.0, 86400.0),
     Option('nav.period', 0.5, '[s] Time between two messages on `maneuver`.', 0.02, 60.0),
 )
+_MEMORY = (
+    Option('memory.folder', '', 'Where saved memories lie; it is made when one is saved. '
+           "Empty = infmllm in ROS's own folder, ROS_HOME or ~/.ros."),
+    Option('memory.file', 'memory.safetensors', 'Name in memory.folder of the memory that is '
+           'saved by itself and restored, and of the services when they name none.'),
+    Option('memory.anywhere', False, 'Whether the services take paths outside memory.folder.'),
+    Option('memory.restore', False, 'Whether configure puts the saved memory in place; without a '
+           'file the memory starts empty, and so it does, with an error that says why, if the '
+           'file is not one of this model, policy and system prompt.'),
+    Option('memory.autosave_period', 0.0, '[s] Time between two saves, by the wall clock, if '
+           'something new was seen or told; 0.0 = only on request.', 0.0, 86400.0),
+    Option('memory.picture_period', 1.0, '[s] Least time between two pictures on '
+           '`memory_image`; none is drawn unless someone subscribes.', 0.05, 60.0),
+    Option('memory.thumbnails', 512, '[pictures] Most thumbnails of retained frames to keep, '
+           'some 2 kB each at 64 pixels; beyond, frames go of which the fewest tokens are left. '
+           '0 = none.', 0, 65536),
+    Option('memory.thumbnail_size', 64, '[pixels] Longest side of a thumbnail.', 16, 512),
+)
 
 
 GROUPS: dict[str, type] = {**POLICIES, FlexPrefill.name: FlexPrefill}
@@ -157,12 +175,14 @@ def group_options() -> tuple[Option, ...]:
         for name, group in GROUPS.items() for f in fields(group) if f.name != 'budget')
 
 
-TABLE: dict[str, Option] = {o.name: o for o in (*OPTIONS, *_NAVIGATION, *group_options())}
+TABLE: dict[str, Option] = {
+    o.name: o for o in (*OPTIONS, *_NAVIGATION, *_MEMORY, *group_options())}
 
 Settings = make_dataclass(
     'Settings',
     [*((o.name, type(o.default), o.default) for o in OPTIONS),
      ('nav_fields', dict, field(default_factory=dict)),
+     ('memory_fields', dict, field(default_factory=dict)),
      ('policy_fields', dict, field(default_factory=dict)),
      ('flex_fields', dict, field(default_factory=dict))],
     frozen=True)
@@ -269,6 +289,7 @@ def snapshot(node: Any) -> Settings:
 
     return Settings(
         **{o.name: values[o.name] for o in OPTIONS}, nav_fields=group('nav'),
+        memory_fields=group('memory'),
         policy_fields=group(values['policy']), flex_fields=group(FlexPrefill.name))
 
 
@@ -302,10 +323,13 @@ def render() -> str:
     lines = [_HEAD]
     for option in OPTIONS:
         lines += ['', *_entry(option, option.name, ' ' * 4)]
-    lines += ['', '    # Navigation context: where the path leads, told with each question.',
-              '    nav:']
-    for option in _NAVIGATION:
-        lines += _entry(option, option.name.removeprefix('nav.'), ' ' * 6)
+    for name, about, options in (
+            ('nav', 'Navigation context: where the path leads, told with each question.',
+             _NAVIGATION),
+            ('memory', 'The memory as a file and as a picture.', _MEMORY)):
+        lines += ['', f'    # {about}', f'    {name}:']
+        for option in options:
+            lines += _entry(option, option.name.removeprefix(f'{name}.'), ' ' * 6)
     for name, group in GROUPS.items():
         options = [o for o in group_options() if o.name.startswith(name + '.')]
         if options:

@@ -48,8 +48,8 @@ class Listener(Protocol):
     def preface(self) -> str:
         """Say what to put before a question whose turn it is; empty for nothing."""
 
-    def observed(self, frame: Frame) -> None:
-        """Take note of a frame that the model has seen."""
+    def observed(self, frame: Frame, image: Any, session: StreamingSession) -> None:
+        """Take note of a frame that the model has seen, or found to repeat its last one."""
 
     def bad_image(self, frame: Frame, reason: str) -> None:
         """Take note of an image that was dropped."""
@@ -152,6 +152,14 @@ class Worker:
             self._note(None)
         return self._command('reset', job)
 
+    def use(self, name: str, job: Callable[[StreamingSession], Any]) -> Future:
+        """Have a job done with the session, between others; the future ends with its result."""
+        def run() -> Any:
+            result = job(self._session)
+            self._note(self._newest)
+            return result
+        return self._command(name, run)
+
     def misfit(self, budget: int) -> str:
         """Say why the memory cannot get by with another budget, in tokens; empty if it can."""
         try:
@@ -162,10 +170,12 @@ class Worker:
 
     def set_budget(self, budget: int) -> Future:
         """Change the memory's budget, after the job that runs now."""
-        def job() -> None:
-            self._session.set_budget(budget)
-            self._note(self._newest)
-        return self._command('budget', job)
+        return self.use('budget', lambda session: session.set_budget(budget))
+
+    def recall(self, newest: Frame | None) -> None:
+        """Take note of the newest frame of a memory that was put in place, within its job."""
+        with self._wake:
+            self._newest = newest
 
     def tell(self, text: str) -> Future | None:
         """
@@ -264,7 +274,7 @@ class Worker:
 
     # In the worker's thread.
 
-    def _command(self, name: str, job: Callable[[], None]) -> Future:
+    def _command(self, name: str, job: Callable[[], Any]) -> Future:
         future: Future = Future()
         with self._wake:
             self._commands.append((name, job, future))
@@ -321,13 +331,13 @@ class Worker:
             self._wake.wait(None if delay == inf else delay)
         return None
 
-    def _obey(self, job: Callable[[], None], future: Future) -> None:
+    def _obey(self, job: Callable[[], Any], future: Future) -> None:
         try:
-            job()
+            result = job()
         except Exception as error:
             future.set_exception(error)
         else:
-            future.set_result(None)
+            future.set_result(result)
 
     def _observe(self) -> None:
         frame = self.mailbox.take()
@@ -343,7 +353,7 @@ class Worker:
             return
         self._session.observe(image, frame.stamp_ns, frame.camera)
         self._watched = False
-        self._listener.observed(frame)
+        self._listener.observed(frame, image, self._session)
         self._note(frame)
 
     def _watch(self) -> None:

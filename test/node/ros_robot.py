@@ -169,11 +169,11 @@ class Robot:
         stats = self.got['cache_stats']
         return ns(stats[-1].header.stamp) if stats else -1
 
-    def show(self) -> int:
+    def show(self, **fields: Any) -> int:
         """Publish an image and wait until the model has seen it; returns its stamp."""
         wait_for(self.images.get_subscription_count, 'the node subscribes to images')
         for _ in range(10):  # the first are lost while the node has not discovered the camera
-            stamp = self.image()
+            stamp = self.image(**fields)
             try:
                 wait_for(lambda s=stamp: self.newest() == s, 'the frame is seen', TIMEOUT / 10)
                 return stamp

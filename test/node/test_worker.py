@@ -121,7 +121,7 @@ class Listener:
     def preface(self):
         return self.before
 
-    def observed(self, frame):
+    def observed(self, frame, image, session):
         self._note(lambda: self.seen.append(frame.message))
 
     def bad_image(self, frame, reason):
