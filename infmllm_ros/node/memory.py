@@ -219,12 +219,13 @@ class Memory:
                      settings['anywhere'])
 
     async def _on_save(self, request: Any, response: Any) -> Any:
-        return await self._serve('save', self._save, request, response)
+        return await self._serve('save', 'saved', self._save, request, response)
 
     async def _on_load(self, request: Any, response: Any) -> Any:
-        return await self._serve('load', self._load, request, response)
+        return await self._serve('load', 'loaded', self._load, request, response)
 
-    async def _serve(self, what: str, act: Callable, request: Any, response: Any) -> Any:
+    async def _serve(self, what: str, done: str, act: Callable, request: Any,
+                     response: Any) -> Any:
         worker = self._worker()
         if worker is None:
             response.message = f'no memory to {what}: the node is unconfigured, configure it first'
@@ -242,7 +243,7 @@ class Memory:
             return response
         response.success = True
         response.tokens, frames, response.seconds = job.result()
-        response.message = f'{response.tokens} tokens of {frames} frames: {what}ed'
+        response.message = f'{response.tokens} tokens of {frames} frames {done}'
         self._node.get_logger().info(f'{what}_memory: {response.message}, {file}')
         return response
 

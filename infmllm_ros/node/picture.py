@@ -138,7 +138,7 @@ def _line(pen: ImageDraw.ImageDraw, held: Sequence[Holding], most: float, newest
                          2)
         if one.frame in weights:
             size = 2 + round(4 * weights[one.frame] ** 0.5)
-            y = _BASE - round(_TALL * one.tokens / most) - size
+            y = _BASE - round(_TALL * one.tokens / most) - size - 1
             pen.ellipse((x - size, y - size, x + size, y + size), _EVIDENCE)
     _text(pen, (_EDGE, _BASE + 3), _age(newest - oldest), _DIM, 10)
     _text(pen, (WIDTH - _EDGE, _BASE + 3), 'newest frame', _DIM, 10, anchor='ra')

@@ -14,8 +14,10 @@
 
 """A memory outlives its process, shows itself, and is never taken from a damaged file."""
 
+from concurrent.futures import Future
 import io
 from itertools import islice
+import json
 import signal
 
 from infmllm_ros.bundled import MODEL, MODEL_BUDGET, MODEL_POLICY
@@ -23,6 +25,7 @@ from infmllm_ros.bundled.scenes import Episode
 import numpy as np
 from PIL import Image as Pillow
 import pytest
+from safetensors import safe_open
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 pytest.importorskip('infmllm_msgs', reason='needs the interface package infmllm_msgs')
@@ -51,7 +54,6 @@ def boot(start, robot, folder):
     """Start the node, and meet it."""
     robot.add_client(MemoryFile, 'load_memory')
     robot.add_client(MemoryFile, 'save_memory')
-    robot.got['memory_image'], robot.got['evidence_image'] = [], []
 
     def boot(**parameters):
         node = start({**PARAMETERS, 'memory.folder': str(folder),
@@ -64,11 +66,16 @@ def boot(start, robot, folder):
 
 @pytest.fixture(scope='module')
 def lived(boot, robot, folder):
-    """Have a node live, save its memory and die; a good file, a torn one, and what it knew."""
-    node = boot()
+    """
+    Have a node live, save its memory and die; there are a good file and a torn one then.
+
+    Returns a question, the answer that it had, and what it saw: stamp [ns] -> image.
+    """
+    node, seen = boot(), {}
     episode = Episode('drive', 3, 64, keys=0)
     for step in islice(episode, FRAMES):
-        robot.show(height=64, width=64, step=192, data=step.frame.tobytes())
+        stamp = robot.show(height=64, width=64, step=192, data=step.frame.tobytes())
+        seen[stamp] = step.frame
         if step.ordinal == 2:
             wait_for(robot.tells.get_subscription_count, 'the node hears what it is told')
             robot.tells.publish(String(data=episode.tell('target', 'blue cup').text))
@@ -83,7 +90,7 @@ def lived(boot, robot, folder):
     node.process.wait()
     whole = (folder / 'good').read_bytes()
     (folder / 'memory.safetensors').write_bytes(whole[:len(whole) * 7 // 10])
-    return question, answer
+    return question, answer, seen
 
 
 @pytest.fixture(scope='module')
@@ -117,7 +124,7 @@ def test_a_torn_file_at_the_start_is_an_error_an_empty_memory_and_is_kept(
 
 
 def test_a_memory_outlives_its_process_and_answers_alike(lived, revived, robot):
-    question, answer = lived
+    question, answer, _ = lived
     loaded = load(robot, 'good')
     assert loaded.success and loaded.tokens == MODEL_BUDGET, loaded.message
     assert answer.evidence and same(robot.ask(question), answer)
@@ -132,7 +139,7 @@ def test_a_memory_outlives_its_process_and_answers_alike(lived, revived, robot):
 ])
 def test_a_file_that_is_none_or_elsewhere_leaves_the_memory_as_it_was(
         path, named, lived, revived, robot):
-    question, answer = lived
+    question, answer, _ = lived
     assert load(robot, 'good').success
     refused = load(robot, path)
     assert not refused.success and named in refused.message and '\n' not in refused.message
@@ -147,55 +154,83 @@ def test_a_save_that_cannot_be_says_why_and_what_to_do(revived, robot, folder):
 
 
 def test_the_memory_is_drawn_for_those_who_look(lived, revived, robot):
-    robot.node.create_subscription(Image, 'memory_image', robot.got['memory_image'].append, 1)
+    question, answer, _ = lived
+    got = robot.got['memory_image']
+    robot.node.create_subscription(Image, 'memory_image', got.append, 1)
     assert load(robot, 'good').success
-    robot.ask(lived[0])
-    count = len(robot.got['memory_image'])
-    wait_for(lambda: len(robot.got['memory_image']) > count + 1, 'two pictures')
-    message = robot.got['memory_image'][-1]
-    assert message.header == lived[1].header and message.encoding == 'rgb8'
+    assert same(robot.ask(question), answer)
+    count = len(got)
+    wait_for(lambda: len(got) > count + 1, 'two pictures')
+    message = got[-1]
+    assert message.header == answer.header and message.encoding == 'rgb8'
     pixels = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3)
     yellow = (pixels == (255, 226, 92)).all(-1)  # around the thumbnails of the evidence
     assert yellow.sum() > 400 and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 200
 
 
+class Unseen:
+    """A node, a publisher and a worker at once, with so many who look."""
+
+    def __init__(self):
+        self.looking, self.jobs = 0, []
+
+    def create_lifecycle_publisher(self, *_):
+        return self
+
+    def create_service(self, *_, **__):
+        pass
+
+    def get_subscription_count(self):
+        return self.looking
+
+    def use(self, name, job):
+        self.jobs.append(name)
+        return Future()
+
+
+def test_nothing_is_drawn_for_nobody_or_before_the_last_picture_is_done():
+    from infmllm_ros.node.memory import Memory
+    node = Unseen()
+    memory = Memory(node, lambda: node, None)
+    memory._on_picture()
+    assert node.jobs == []
+    node.looking = 1
+    memory._on_picture()
+    memory._on_picture()
+    assert node.jobs == ['picture']
+
+
 def test_the_frames_an_answer_rests_on_are_shown_to_those_who_look(lived, revived, robot):
-    question, answer = lived
+    question, answer, seen = lived
     got = robot.got['evidence_image']
     robot.node.create_subscription(CompressedImage, 'evidence_image', got.append, 20)
     assert load(robot, 'good').success
-
-    def asked():
-        robot.ask(question)
-        return got
-    wait_for(asked, 'evidence')
+    wait_for(lambda: same(robot.ask(question), answer) and got, 'evidence')
     wait_for(lambda: ns(got[-1].header.stamp) == ns(answer.evidence[0].stamp), 'the best, last')
-    shown = [ns(m.header.stamp) for m in got[-len(answer.evidence):]]
-    assert shown == [ns(e.stamp) for e in reversed(answer.evidence)]
-    drawn = {10**8 * (1 + s.ordinal): s.frame for s in islice(Episode('drive', 3, 64, keys=0),
-                                                              FRAMES)}
-    first = min(drawn, key=lambda s: abs(s - shown[-1]))
-    assert got[-1].header.frame_id == 'front' and first
-    assert Pillow.open(io.BytesIO(bytes(got[-1].data))).size == (64, 64)
+    shown = got[-len(answer.evidence):]
+    assert [m.header.stamp for m in shown] == [e.stamp for e in reversed(answer.evidence)]
+    for message in shown:
+        pixels = np.asarray(Pillow.open(io.BytesIO(bytes(message.data))), int)
+        assert np.abs(pixels - seen[ns(message.header.stamp)]).mean() < 8  # jpeg
+        assert message.header.frame_id == 'front' and message.format == 'jpeg'
 
 
-def test_autosave_goes_on_after_a_save_on_request_and_is_restored(lived, revived, robot, boot):
+def test_a_saved_memory_goes_on_saving_itself_and_is_restored(lived, revived, robot, folder):
     file = robot.call('save_memory', MemoryFile.Request())
-    assert file.success
+    assert file.success and file.path == str(folder / 'memory.safetensors')
     robot.diagnostic('memory', lambda s: s.level == b'\x00')
     assert load(robot, 'good').success
     newest = robot.show()
-    revived.wait_for_log('active')
-    stamp = ns(robot.ask(lived[0]).header.stamp)
-    assert stamp == newest
 
-    def autosaved():
-        answer = load(robot, '')
-        assert answer.success, answer.message
-        return ns(robot.ask(lived[0]).header.stamp) == newest
-    wait_for(autosaved, 'the newest frame is saved')
-    assert revived.stop() == 0
-    node = boot(restore='true')
-    assert node.lines('memory restored from')
+    def stamps():
+        with safe_open(file.path, 'pt') as opened:  # whole at any moment
+            header = json.loads(opened.metadata()['infmllm'])
+        return [stamp for _, stamp, _ in header['frames']]
+
+    wait_for(lambda: newest in stamps(), 'the newest frame is saved')
+    for transition in ('deactivate', 'cleanup', 'configure', 'activate'):
+        assert robot.change(transition)
+    assert revived.lines('memory restored from')
     answer = robot.ask(lived[0])
     assert answer.text.strip() == 'blue cup' and ns(answer.header.stamp) == newest
+    assert answer.header.frame_id == f'camera_{newest // 10**8}'

@@ -1,0 +1,107 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The Foxglove layout names topics and fields that the node has."""
+
+import importlib
+import json
+from pathlib import Path
+import re
+
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+pytest.importorskip('infmllm_msgs', reason='needs the interface package infmllm_msgs')
+from infmllm_ros.node.camera import CameraInput  # noqa: E402, I100
+from infmllm_ros.node.node import InfmllmNode  # noqa: E402
+import rclpy  # noqa: E402
+from ros_robot import wait_for  # noqa: E402
+
+LAYOUT = json.loads((Path(__file__).parents[2] / 'config' / 'foxglove.json').read_text())
+PANELS = LAYOUT['configById']
+
+
+def leaves(tree):
+    """List the panels of a layout tree; each inner part must be as Foxglove writes it."""
+    if isinstance(tree, str):
+        return [tree]
+    assert tree.keys() == {'direction', 'splitPercentage', 'first', 'second'}
+    assert tree['direction'] in ('row', 'column') and 0 < tree['splitPercentage'] < 100
+    return leaves(tree['first']) + leaves(tree['second'])
+
+
+def shown():
+    """List (panel, topic, fields of its message) of all panels."""
+    for name, panel in PANELS.items():
+        kind = name.split('!')[0]
+        paths = {
+            'Image': lambda p: [p['imageMode']['imageTopic']],
+            'RawMessages': lambda p: [p['topicPath']],
+            'Publish': lambda p: [p['topicName']],
+            'DiagnosticSummary': lambda p: [p['topicToRender']],
+            'Plot': lambda p: [path['value'] for path in p['paths'] if path['enabled']],
+        }[kind](panel)
+        for path in paths:
+            topic, *fields = path.split('.')
+            yield kind, topic, fields
+
+
+@pytest.fixture(scope='module')
+def topics(domain):
+    """Ask a node for its topics: (published, heard), each name -> type."""
+    context = rclpy.context.Context()
+    rclpy.init(context=context, domain_id=domain)
+    node = InfmllmNode(context=context)
+    try:
+        CameraInput(node, '', 'raw', print)  # it subscribes when it activates
+
+        def graph(names):
+            return {name: types[0] for name, types in names(node.get_name(), '/')}
+
+        wait_for(lambda: {'/answer', '/image'} <= (
+            graph(node.get_publisher_names_and_types_by_node).keys()
+            | graph(node.get_subscriber_names_and_types_by_node).keys()), 'its topics')
+        yield (graph(node.get_publisher_names_and_types_by_node),
+               graph(node.get_subscriber_names_and_types_by_node))
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+def test_every_panel_has_its_place():
+    assert sorted(leaves(LAYOUT['layout'])) == sorted(PANELS)
+    assert LAYOUT.keys() == {
+        'configById', 'globalVariables', 'userNodes', 'playbackConfig', 'layout'}
+    assert all(re.fullmatch(r'\w+!\w+', name) for name in PANELS)
+
+
+def test_every_topic_and_field_is_the_nodes(topics):
+    published, heard = topics
+    for kind, topic, fields in shown():
+        of = heard if kind == 'Publish' or topic == '/image' else published
+        assert topic in of, f'{kind} shows {topic}'
+        package, _, name = of[topic].split('/')
+        message = getattr(importlib.import_module(f'{package}.msg'), name)
+        for field in fields:
+            assert field in message.get_fields_and_field_types(), f'{topic} has no {field}'
+        if kind == 'Image':
+            assert name in ('Image', 'CompressedImage')
+    assert {'/memory_image', '/evidence_image', '/cache_stats', '/diagnostics', '/image'} <= {
+        topic for _, topic, _ in shown()}
+
+
+def test_what_it_publishes_is_a_question(topics):
+    panel = PANELS['Publish!question']
+    assert panel['datatype'] == topics[1][panel['topicName']]
+    assert json.loads(panel['value']).keys() == {'data'}
