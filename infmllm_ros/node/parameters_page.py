@@ -50,7 +50,8 @@ _CHANGES = {START: 'start', CONFIGURE: 'configure', LIVE: 'any time', LOWER: 'lo
 
 def render() -> str:
     """Write the table as a page."""
-    groups = {'nav': 'Navigation context', **{name: f'`{name}`' for name in GROUPS}}
+    groups = {'nav': 'Navigation context', 'memory': 'The memory as a file and as a picture',
+              **{name: f'`{name}`' for name in GROUPS}}
     parts = [_HEAD, '## The node', _table(OPTIONS)]
     for name, title in groups.items():
         options = [option for option in TABLE.values() if option.name.startswith(f'{name}.')]
