@@ -16,16 +16,18 @@
 
 from dataclasses import replace
 import random
+import re
 
 from infmllm_ros.bundled.scenes import KEYS, TOPICS
+from infmllm_ros.bundled.scenes.words import PLACES
 from infmllm_ros.engine import load_model, make_policy, StreamingSession
 import numpy as np
 import pytest
 import torch
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
-from training.clips import Writer  # noqa: I100
-from training.eyes import ALWAYS, FACTS, look, SORTS, truths
+from training.clips import Mix, Writer  # noqa: I100
+from training.eyes import ALWAYS, Eyes, FACTS, look, SORTS, truths
 from training.lessons import MemoryLesson, noise_runs, Phase, Score
 from training.model import make_config, make_model, make_tokenizer, write_folder
 from training.runs import render_run
@@ -75,7 +77,7 @@ def part(ids, lengths, pictures=None, markers=None, asks=None):
         torch.zeros(batch, markers.shape[1], 1, dtype=torch.bool), asks,
         (lengths - 1)[:, None].expand(-1, asks.shape[1]), branch,
         torch.arange(asks.shape[1]).expand(batch, -1), labels,
-        torch.zeros(batch, 1, 1, dtype=torch.bool),
+        torch.zeros(batch, 1, 1, dtype=torch.bool), torch.zeros(batch, 1, dtype=torch.bool),
         torch.full((batch, width + asks.shape[1], 2), NOTHING))
 
 
@@ -202,6 +204,41 @@ def test_evidence_of_an_answer_is_the_newest_telling_and_what_is_said_points_at_
     assert told > 20 and len(kinds) > 20
 
 
+def test_evidence_of_what_was_seen_are_the_tokens_that_show_it():
+    tokenizer = make_tokenizer()
+    words = tokenizer.get_vocab()
+    writer = Writer(words, 4, sights=Eyes.sights())
+    run = render_run('bench', 5, 64, 48)
+    names = {number: word for word, number in words.items()}
+    asked = {'put': 0, 'taken': 0}
+    dice = random.Random(2)
+    past = Mix(64, part=4, asks=20., shares=(0, 1, 0, 0), remembered=0)
+    parts = writer.batch([run], past, dice)
+    for before, (part, kinds) in zip(range(-5, 60, 4), parts, strict=True):
+        for branch in range(len(kinds)):
+            at = (part.branches[0] == branch).nonzero()[:, 0]
+            text = ' '.join(names[int(part.ask_ids[0, i])] for i in at)
+            question, _, answer = text.removeprefix('<ask> ').partition(' <answer> ')
+            now = before + int((part.markers[0] <= part.anchors[0, at[0]]).sum())
+            refs = part.wanted[0, branch].nonzero()[:, 0].tolist()
+            tokens = {divmod(ref - 1, 4) for ref in refs}
+            put = re.fullmatch('where (was|did) the (.*) (put|stand)', question)
+            if answer == 'none':
+                continue
+            if put:
+                assert part.any_age[0, branch]
+                assert tokens == {(frame, PLACES.index(answer)) for frame in range(now + 1)
+                                  if run.now[frame][answer] == put[2]}
+                asked['put'] += bool(tokens)
+            elif question.startswith('what was taken away'):
+                (frame, slot), = tokens
+                assert slot == 3 and frame <= now and not part.any_age[0, branch]
+                assert run.now[frame - 1]['hold'] == answer != run.now[frame]['hold']
+                assert answer not in (run.now[frame][place] for place in PLACES)
+                asked['taken'] += 1
+    assert min(asked.values()) > 10
+
+
 def test_every_visible_fact_has_a_token_of_its_own_and_its_truth_is_that_of_the_scene():
     for kind, topics in TOPICS.items():
         visible = {topic.name for topic in topics if topic.kind == 'now' and topic.name != 'where'}
@@ -237,6 +274,35 @@ def test_the_second_heads_look_at_a_distance_before_anything_is_learned():
         else:               # the nearer the better
             assert (logits[[0, 5, 10, 20, 50, 100, 300]].diff() < 0).all()
             assert logits[5] - logits[300] > 8
+
+
+@torch.no_grad()
+def test_the_first_heads_hand_on_words_and_find_them_anywhere_before_anything_is_learned():
+    model = make_model(make_config(make_tokenizer()), 0)
+    decoder = model.get_decoder()
+    words = torch.nn.functional.rms_norm(decoder.embed_tokens.weight[:12].detach(), (128,))
+
+    def of(*numbers):       # a token that holds some words, as the norm before attention leaves it
+        return torch.nn.functional.rms_norm(words[list(numbers)].sum(0), (128,))
+
+    first, last = decoder.layers[0].self_attn, decoder.layers[-1].self_attn
+    size = first.head_dim
+    handed = first.o_proj.weight[:, :size] @ (
+        first.v_proj.weight[:size] @ (words[0] + words[1]) / 2)
+    alike = torch.nn.functional.cosine_similarity(handed[None], words)
+    assert alike[:2].min() > alike[2:].max() + .1
+
+    cos, sin = decoder.rotary_emb(words, torch.arange(401)[None])
+    for distance in (1, 20, 150, 400):
+        logits = []
+        for token in (of(0, 1, 2), of(0, 3, 2), of(4, 1, 5), of(6, 7, 8)):
+            pair = torch.zeros(2, 401, size)
+            pair[0, distance] = last.q_proj.weight[:size] @ of(0, 1, 9)
+            pair[1, 0] = last.k_proj.weight[:size] @ token
+            query, key = apply_rotary_pos_emb(pair[:1, None], pair[1:, None], cos, sin)
+            logits.append(float(last.scaling * query[0, 0, distance] @ key[0, 0, 0]))
+        assert logits[0] > max(logits[1:]) + 2      # both words, not one
+        assert min(logits[1:3]) > logits[3]         # one word, not none
 
 
 def test_training_resumes_where_it_stopped(tmp_path):

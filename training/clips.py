@@ -16,7 +16,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 import random
 
@@ -38,6 +38,7 @@ from .stream import IGNORE, NOTHING, Part
 
 # Topics that are learned last, and how much more often than others they are drawn.
 OFTEN = {'where': 3, 'put': 4, 'taken': 2, 'cones_since': 2, 'first': 2, 'colour_last': 2}
+ANY_AGE = ('put',)  # topics whose evidence counts for what it shows, not for how new it is
 IN_VIEW = .7  # share of the draws of a remembered fact that are passed over while it is in view
 
 
@@ -110,6 +111,7 @@ class _Row:
     live: list[set[int]] = field(default_factory=list)
     asks: list[tuple[int, list[int], list[int], Container[int]]] = field(default_factory=list)
     wanted: list[set[int]] = field(default_factory=list)
+    any_age: list[bool] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
 
     def add(self, ids: Sequence[int], ref: int = NOTHING, picture: int = NOTHING,
@@ -132,6 +134,7 @@ class _Ask:
     answer: str
     evidence: set[int]
     about: str = ''
+    any_age: bool = False
 
 
 class Writer:
@@ -155,6 +158,9 @@ class Writer:
         self.words, self.vision_tokens, self.status = vocabulary, vision_tokens, status
         self.sights = sights or {}
         self.keys = frozenset(vocabulary[key] for key in KEYS)
+        self.topics = {kind: {name: (topic, member) for topic in topics
+                              for name, member in zip(topic.names, topic.members, strict=True)}
+                       for kind, topics in TOPICS.items()}
 
     def encode(self, text: str) -> list[int]:
         """Turn words into ids."""
@@ -194,7 +200,7 @@ class Writer:
         yield row
         told: dict[str, tuple[str, int]] = {}
         tellings = 0
-        row, pending = _Row(), dice.randint(0, mix.first)
+        row, pending, held = _Row(), dice.randint(0, mix.first), NOTHING
         for ordinal in range(mix.frames):
             while pending or dice.random() < mix.tells:
                 key, value = self._fact(dice)
@@ -205,16 +211,22 @@ class Writer:
             row.add([self.words[FRAME]] * self.vision_tokens,
                     1 + ordinal * self.vision_tokens, picture)
             picture += self.vision_tokens
+            for place in self.sights.get((run.kind, 'hold'), ()):   # what was held just before
+                at = len(row.ids) - self.vision_tokens + place
+                row.keys[at] = held, NOTHING
+                held = at
             if self.status:
                 row.add([self.words[STATUS]])
                 row.markers.append(len(row.ids) - 1)
                 row.live.append({ref for _, ref in told.values()}.union(*(
-                    self._tokens(frames) for _, frames in run.back[ordinal].values())))
+                    self._sights(run, *self.topics[run.kind][name], value, frames)
+                    for name, (value, frames) in run.back[ordinal].items())))
             asks = 0. if ordinal < mix.quiet else mix.asks
             for _ in range(int(asks) + (dice.random() < asks % 1)):
                 ask = self._ask(run, ordinal, told, mix, dice)
                 row.asks.append((len(row.ids) - 1, *self._exchange(ask), self._keys(ask)))
                 row.wanted.append(ask.evidence)
+                row.any_age.append(ask.any_age)
                 row.kinds.append(ask.kind)
             if asks and dice.random() < mix.remembered:
                 ask = self._ask(run, ordinal, told, mix, dice)
@@ -222,7 +234,7 @@ class Writer:
                 row.add([*ids, self.words[END]], labels=[*labels, IGNORE], keys=self._keys(ask))
             if (ordinal + 1) % mix.part == 0 or ordinal + 1 == mix.frames:
                 yield row
-                row = _Row()
+                row, held = _Row(), NOTHING
 
     def _fact(self, dice: random.Random) -> tuple[str, str]:
         key = dice.choice(tuple(KEYS))
@@ -262,7 +274,7 @@ class Writer:
                 said = member.split('/')
                 dice.shuffle(said)
                 text = dice.choice(topic.texts).format(*said)
-                return _Ask(kind, text, value, evidence, ' '.join(said))
+                return _Ask(kind, text, value, evidence, ' '.join(said), topic.name in ANY_AGE)
         return self._ask(run, ordinal, told, Mix(1, 1, shares=(1, 0, 0, 0)), dice)
 
     def _never(self, run: Run, ordinal: int, topic: Topic, dice: random.Random,
@@ -289,18 +301,22 @@ class Writer:
             value, frames = found
         if value == NONE and dice.random() > max(topic.none_rate, .1 if len(members) > 1 else 0):
             return None
+        if topic.name == 'put':         # every frame in which it stood there tells the place
+            frames = [frame for frame in range(ordinal + 1)
+                      if run.now[frame].get(value) == member]
+        if topic.name == 'taken':       # the frame after knows both: what was held, and no more
+            frames = frames[-1:]
+        return member, value, self._sights(run, topic, member, value, frames)
+
+    def _sights(self, run: Run, topic: Topic, member: str, value: str, frames: Sequence[int],
+                ) -> set[int]:
+        """Name the vision tokens of frames that show what the answer to a question rests on."""
         facts = shown(run.kind, topic.name, value, member)
         if topic.name == 'first':       # where it stands; what is seen of a drive names itself
             facts = tuple(fact for fact in facts if run.kind == 'drive' or value in (
                 run.now[frame].get(fact) for frame in frames)) or facts
-        places = {place for fact in facts
-                  for place in self.sights.get((run.kind, fact), range(self.vision_tokens))}
-        return member, value, self._tokens(frames, places)
-
-    def _tokens(self, frames: Iterable[int], places: Iterable[int] | None = None) -> set[int]:
-        """Name the vision tokens of frames, or those at some places of each."""
-        return {1 + frame * self.vision_tokens + place for frame in frames
-                for place in (range(self.vision_tokens) if places is None else places)}
+        return {1 + frame * self.vision_tokens + place for frame in frames for fact in facts
+                for place in self.sights.get((run.kind, fact), range(self.vision_tokens))}
 
     def _part(self, rows: list[_Row], refs: int) -> tuple[Part, list[str]]:
         """Pad rows to tensors."""
@@ -316,6 +332,7 @@ class Writer:
         markers = table(marks, NOTHING)
         live = np.zeros((batch, marks, refs), bool)
         wanted = np.zeros((batch, max(len(row.asks) for row in rows), refs), bool)
+        any_age = np.zeros(wanted.shape[:2], bool)
         ask_ids, anchors, offsets = table(asks, 0), table(asks, 0), table(asks, 0)
         branches, labels = table(asks, NOTHING), table(stream + asks, IGNORE)
         keys = np.full((batch, stream + asks, 2), NOTHING, np.int64)
@@ -335,11 +352,12 @@ class Writer:
                 branches[place, at:end], offsets[place, at:end] = branch, range(len(words))
                 labels[place, stream + at:stream + end] = follow
                 wanted[place, branch, list(row.wanted[branch])] = True
+                any_age[place, branch] = row.any_age[branch]
                 keys[place, stream + at:stream + end] = bound(words, about, stream + at)
                 at = end
             kinds += row.kinds
         lengths = torch.tensor([len(row.ids) for row in rows])
         tensors = (ids, pictures, kept, markers, live, ask_ids, anchors, branches, offsets, labels,
-                   wanted, keys)
+                   wanted, any_age, keys)
         first, *rest = map(torch.from_numpy, tensors)
         return Part(first, lengths, *rest), kinds

@@ -53,10 +53,6 @@ class Score:
         """Return the share of right answers, 0 where none was asked."""
         return self.right[kind] / max(1, self.asked[kind])
 
-    def mean(self) -> float:
-        """Return the mean of the shares of all kinds."""
-        return sum(map(self.share, self.asked)) / max(1, len(self.asked))
-
     def __str__(self) -> str:
         """Write the shares."""
         return ' '.join(f'{kind} {self.share(kind):.3f}' for kind in sorted(self.asked))

@@ -46,7 +46,8 @@ SHAPE: dict[str, dict[str, Any]] = {
     'vision': {'image_size': 64, 'patch_size': 16, 'hidden_size': 160, 'intermediate_size': 480,
                'num_hidden_layers': 4, 'num_attention_heads': 4},
     'text': {'hidden_size': 128, 'intermediate_size': 384, 'num_hidden_layers': 4,
-             'num_attention_heads': 4, 'num_key_value_heads': 4},
+             'num_attention_heads': 4, 'num_key_value_heads': 4,
+             'rope_parameters': {'rope_type': 'default', 'rope_theta': 1e5}},
 }
 CONTEXT = 4096
 WORD_SIZE = .1  # standard deviation of the word embeddings
@@ -99,9 +100,18 @@ def make_model(config: transformers.LlavaOnevisionConfig, seed: int,
         # words keep the vectors they begin with: the tower learns to write them meanwhile
         model.get_input_embeddings().weight.requires_grad_(False).normal_(0, WORD_SIZE)
     decoder = model.get_decoder()
-    for number, layer in enumerate(decoder.layers):     # the second heads are for frames
-        lean(layer.self_attn, 1, newest if number < len(decoder.layers) // 2 else recency,
-             decoder.rotary_emb.inv_freq)
+    inverse = decoder.rotary_emb.inv_freq
+    basis = torch.linalg.qr(torch.randn(
+        config.text_config.hidden_size, 2 * len(inverse),
+        generator=torch.Generator().manual_seed(seed)))[0].T
+    for number, layer in enumerate(decoder.layers):     # first heads for words, second for frames
+        if number < len(decoder.layers) // 2:
+            carry(layer.self_attn, 0, basis)
+            lean(layer.self_attn, 1, newest, inverse)
+        else:
+            for head in range(2):
+                match(layer.self_attn, head, basis, inverse)
+            lean(layer.self_attn, 1, recency, inverse)
     end, pad = config.text_config.eos_token_id, config.text_config.pad_token_id
     model.generation_config = transformers.GenerationConfig(eos_token_id=[end, pad],
                                                             pad_token_id=pad)
@@ -116,6 +126,54 @@ def recency(distance: torch.Tensor) -> torch.Tensor:
 def newest(distance: torch.Tensor) -> torch.Tensor:
     """Prefer the frame just before: logits that peak at its vision tokens."""
     return 16 * torch.exp(-(distance - 3.5) ** 2 / 18)
+
+
+def carry(attention: nn.Module, head: int, basis: torch.Tensor, gain: float = .25) -> None:
+    """
+    Make a head hand on the words that it looks at as they are, in a subspace.
+
+    Parameters
+    ----------
+    attention : torch.nn.Module
+    head : int
+    basis : torch.Tensor
+        Of the subspace, orthonormal rows: [head size, hidden].
+    gain : float
+        Of what is handed on.
+    """
+    size = len(basis)
+    with torch.no_grad():
+        key_head = head // attention.num_key_value_groups
+        attention.v_proj.weight.view(-1, size, basis.shape[1])[key_head] = basis * gain ** .5
+        attention.o_proj.weight[:, head * size:(head + 1) * size] = basis.T * gain ** .5
+
+
+def match(attention: nn.Module, head: int, basis: torch.Tensor, inverse: torch.Tensor,
+          gain: float = 1.8, reach: int = 400) -> None:
+    """
+    Make a head look for tokens that hold the same words, however far away.
+
+    Query and key are the same projection of a token, onto the channels that rotary embedding
+    turns by less than a whole turn within the reach.
+
+    Parameters
+    ----------
+    attention : torch.nn.Module
+    head : int
+    basis : torch.Tensor
+        Of the subspace in which words are compared, orthonormal rows: [head size, hidden].
+    inverse : torch.Tensor
+        Rotary frequencies, [head size / 2].
+    gain : float
+        Of query and key.
+    reach : int
+        In tokens.
+    """
+    slow = (inverse * reach < 2 * math.pi).repeat(2)[:, None]
+    with torch.no_grad():
+        for linear, at in ((attention.q_proj, head),
+                           (attention.k_proj, head // attention.num_key_value_groups)):
+            linear.weight.view(-1, *basis.shape)[at] = basis * slow * gain
 
 
 def lean(attention: nn.Module, head: int, wanted: Callable[[torch.Tensor], torch.Tensor],

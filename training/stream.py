@@ -69,6 +69,8 @@ class Part:
         The token that should follow each of ``ids, ask_ids``, or IGNORE: int64 [B, S + Q].
     wanted : torch.Tensor
         Which evidence answers each branch: bool [B, K, R].
+    any_age : torch.Tensor
+        Whether the first head is to find it, which does not prefer what is near: bool [B, K].
     keys : torch.Tensor
         Where in ``ids, ask_ids`` the one or two words stand that a token is said of, as `code` in
         `the code is seven` or `what is the code`, and `red cup` in `where is the red cup`; else
@@ -87,6 +89,7 @@ class Part:
     offsets: torch.Tensor
     labels: torch.Tensor
     wanted: torch.Tensor
+    any_age: torch.Tensor
     keys: torch.Tensor
 
     def to(self, device: torch.device) -> Part:
@@ -410,6 +413,7 @@ class _Look:
         elif self.evidence is not None:
             asked = self.evidence.any(-1)
             seen = (self.evidence & self.pictures[:, None]).any(-1)
+            seen &= ~self.part.any_age.gather(1, self.part.branches.clamp_min(0))
             found = (torch.where(seen[..., None], sights[:, self.stream:],
                                  words[:, self.stream:]) * self.evidence).sum(-1)
             miss = -found.clamp_min(1e-4).log()

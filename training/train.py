@@ -103,7 +103,7 @@ class Recipe:
     words_enough: float = .96
     memory_runs: int = 400
     memory_frames: int = 256
-    memory_steps: int = 3800
+    memory_steps: int = 3000
     memory_rate: float = 1.6e-3
     phases: tuple[Phase, ...] = (
         Phase(.08, (CRAM, 8), 24), Phase(.15, (CRAM, 8, 16), 24, .5),
@@ -228,7 +228,7 @@ def train(recipe: Recipe, work: Path, out: Path, only: Iterable[str], device: to
     work : Path
         Rendered runs and checkpoints.
     out : Path
-        Where the best model goes.
+        Where the model goes, as it is at the last checkpoint.
     only : iterable of str
         Which lessons.
     device : torch.device
@@ -283,7 +283,7 @@ def train(recipe: Recipe, work: Path, out: Path, only: Iterable[str], device: to
 def _remember(recipe: Recipe, work: Path, out: Path, model: Any, tokenizer: Any, writer: Writer,
               runs: Sequence[Run], unseen: Sequence[Run], device: torch.device,
               every: int) -> None:
-    """Train the lesson `memory`; export whenever unseen streams are answered better."""
+    """Train the lesson `memory`; export at every checkpoint."""
     trainer = Trainer('memory', torch.nn.ModuleDict({'decoder': model.get_decoder()}), work,
                       recipe.seed, recipe.memory_steps, recipe.memory_rate, device)
     settle(model, runs)
@@ -293,7 +293,6 @@ def _remember(recipe: Recipe, work: Path, out: Path, model: Any, tokenizer: Any,
     lesson, test = (
         MemoryLesson(model, writer, *material, recipe.phases, recipe.budgets, mix, recipe.guided)
         for material in ((runs, features), (unseen, unseen_features)))
-    best = work / 'best.txt'
 
     def check() -> bool:
         score, dice = Score(), random.Random(0)
@@ -304,9 +303,7 @@ def _remember(recipe: Recipe, work: Path, out: Path, model: Any, tokenizer: Any,
             _, attention, pointing = test.run(dice, frames, policies, score)
         print(f'  unseen, {frames} frames: {score} attention {attention:.2f} '
               f'pointing {pointing:.2f}', flush=True)
-        if score.mean() > (float(best.read_text()) if best.exists() else 0):
-            write_folder(model, tokenizer, out)
-            best.write_text(f'{score.mean()}\n')
+        write_folder(model, tokenizer, out)
         return False
 
     trainer.run(lesson, every, check)
@@ -317,7 +314,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description='Train the bundled model.')
     parser.add_argument('--work', type=Path, required=True, help='rendered runs and checkpoints')
     parser.add_argument('--out', type=Path, default=Path('infmllm_ros/bundled/model'),
-                        help='where the best model goes (default: %(default)s)')
+                        help='where the model goes (default: %(default)s)')
     parser.add_argument('--only', nargs='+', default=['eyes', 'words', 'memory'],
                         choices=['eyes', 'words', 'memory'], help='lessons (default: all)')
     parser.add_argument('--answers-only', action='store_true', help='a stand-in for a stock model')
