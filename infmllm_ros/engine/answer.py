@@ -17,6 +17,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .session import StreamingSession
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,17 @@ class Stats:
     prefill_s: float
     evict_s: float
     decode_s: float
+
+    @classmethod
+    def of(cls, session: StreamingSession) -> Stats:
+        """Count what a session's memory holds."""
+        cache, plan = session.cache, session.plan
+        return cls(
+            budget=plan.budget, capacity=plan.capacity, tokens=cache.count,
+            tokens_seen=cache.seen, tokens_evicted=cache.evicted, frames_seen=session.frames_seen,
+            frames_skipped=session.frames_skipped, frames_retained=len(cache.frames()),
+            evictions=session.evictions, answers=session.answers, kv_bytes=cache.nbytes(),
+            **session.timings)
 
     @property
     def usage(self) -> float:

@@ -302,13 +302,7 @@ class StreamingSession:
 
     def stats(self) -> Stats:
         """Count what the memory holds."""
-        cache = self.cache
-        return Stats(
-            budget=self.plan.budget, capacity=self.plan.capacity, tokens=cache.count,
-            tokens_seen=cache.seen, tokens_evicted=cache.evicted, frames_seen=self.frames_seen,
-            frames_skipped=self.frames_skipped, frames_retained=len(cache.frames()),
-            evictions=self.evictions, answers=self.answers, kv_bytes=cache.nbytes(),
-            **self.timings)
+        return Stats.of(self)
 
     def save(self, path: str | Path, notes: Mapping[str, bytes] | None = None) -> None:
         """Write the memory, and whatever notes go with it, to a file, whole or not at all."""
@@ -329,14 +323,7 @@ class StreamingSession:
 
     @classmethod
     def load(cls, path: str | Path, model: StreamingModel) -> StreamingSession:
-        """
-        Make a session from a saved memory.
-
-        Raises
-        ------
-        MemoryFileError
-            If the file is missing, torn or damaged, or was saved with another model.
-        """
+        """Make a session from a saved memory; MemoryFileError if it is damaged or another's."""
         return persist.load(cls, Path(path), model)
 
     # ---- the pass over the cache, for Asking

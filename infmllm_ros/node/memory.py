@@ -31,6 +31,7 @@ from infmllm_ros.node.album import Album
 from infmllm_ros.node.convert import header, time_message
 from infmllm_ros.node.mailbox import Frame as Observed
 from infmllm_ros.node.option import ParameterError
+from infmllm_ros.node.qos import Endpoints
 from infmllm_ros.node.worker import Worker
 import numpy as np
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -89,17 +90,20 @@ class Memory:
     ----------
     node : rclpy.lifecycle.LifecycleNode
         Whose memory it is.
+    ends : Endpoints
+        Makes its publishers.
     worker : callable
         Gives the worker that owns the model; None while there is none.
     clock : rclpy.clock.Clock
         Of the timers.
     """
 
-    def __init__(self, node: Any, worker: Callable[[], Worker | None], clock: Any):
+    def __init__(self, node: Any, ends: Endpoints, worker: Callable[[], Worker | None],
+                 clock: Any):
         """Offer the services and the topics."""
         self._node, self._worker, self._clock = node, worker, clock
-        self._pictures = node.create_lifecycle_publisher(Image, 'memory_image', 1)
-        self._evidence = node.create_lifecycle_publisher(CompressedImage, 'evidence_image', 20)
+        self._pictures = ends.publisher(Image, 'memory_image', 1)
+        self._evidence = ends.publisher(CompressedImage, 'evidence_image', 20)
         group = ReentrantCallbackGroup()  # callbacks that await must not hold up all others
         node.create_service(MemoryFile, 'save_memory', self._on_save, callback_group=group)
         node.create_service(MemoryFile, 'load_memory', self._on_load, callback_group=group)

@@ -105,7 +105,7 @@ class InfmllmNode(LifecycleNode):
         ends.subscription(String, 'query', self._on_query, 10)
         ends.subscription(Query, 'query_request', self._on_query_request, 10)
         ends.subscription(String, 'tell', self._on_tell, 10)
-        self._memory = Memory(self, lambda: self._worker, self._steady)
+        self._memory = Memory(self, ends, lambda: self._worker, self._steady)
         self._goals = AskAction(self, lambda: self._is_active('goal'), self._ask,
                                 self._cancel_one)
         # A callback that awaits holds its group: `reset` must not hold up all the others.
@@ -383,9 +383,9 @@ class InfmllmNode(LifecycleNode):
 
     def observed(self, frame: Frame, image: Any, session: Any) -> None:
         """Note how old a frame is when the model has seen it, and what it looked like."""
-        self._memory.observed(image, session)
         self._age_ms = 1e3 * self._time.age(frame.stamp_ns)
         self._watches.observed(frame)
+        self._memory.observed(image, session)
 
     def preface(self) -> str:
         """Tell where the path leads."""

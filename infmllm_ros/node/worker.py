@@ -152,14 +152,6 @@ class Worker:
             self._note(None)
         return self._command('reset', job)
 
-    def use(self, name: str, job: Callable[[StreamingSession], Any]) -> Future:
-        """Have a job done with the session, between others; the future ends with its result."""
-        def run() -> Any:
-            result = job(self._session)
-            self._note(self._newest)
-            return result
-        return self._command(name, run)
-
     def misfit(self, budget: int) -> str:
         """Say why the memory cannot get by with another budget, in tokens; empty if it can."""
         try:
@@ -167,6 +159,14 @@ class Worker:
         except EngineError as error:
             return str(error)
         return ''
+
+    def use(self, name: str, job: Callable[[StreamingSession], Any]) -> Future:
+        """Have a job done with the session, between others; the future ends with its result."""
+        def run() -> Any:
+            result = job(self._session)
+            self._note(self._newest)
+            return result
+        return self._command(name, run)
 
     def set_budget(self, budget: int) -> Future:
         """Change the memory's budget, after the job that runs now."""
