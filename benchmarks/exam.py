@@ -215,10 +215,10 @@ class SharedEyes:
         """Leave all else to the adapter."""
         return getattr(self._adapter, name)
 
-    def encode(self, model: Any, image: np.ndarray, seconds: float, camera: str) -> Any:
+    def encode(self, model: Any, image: np.ndarray, seconds: float, label: str) -> Any:
         """Turn a frame into a chunk, or find the one of this moment."""
         if seconds not in self._seen:
-            self._seen[seconds] = self._adapter.encode(model, image, seconds, camera)
+            self._seen[seconds] = self._adapter.encode(model, image, seconds, label)
         return self._seen[seconds]
 
 

@@ -58,8 +58,7 @@ def test_parameters_have_the_defaults_it_states():
     for name, default, _ in rows('parameter'):
         option = parameters.TABLE[names(name)[0]]
         stated = names(default)[0]
-        shown = str(option.default).lower() if isinstance(option.default, bool) else repr(
-            option.default)
+        shown = parameters.yaml_text(option.default)
         assert stated == shown, f'{option.name} is {shown} by default'
 
 

@@ -16,8 +16,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -47,6 +47,8 @@ class Settings:
         Tokens prefilled at a time: of text, and of a backlog's frames, which stay whole.
     prefill : FlexPrefill or None
         How chunks are computed; also its fields, or the name 'dense' or 'flex'.
+    labels : mapping of str to str
+        By camera, the text before each of its frames, such as ``{'left': 'Left camera: '}``.
     """
 
     system_prompt: str = ''
@@ -55,6 +57,7 @@ class Settings:
     max_answer: int = 256
     chunk: int = 256
     prefill: FlexPrefill | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the ranges, and read `prefill`."""
@@ -133,7 +136,8 @@ def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, settings: Settings
     """
     prompt, adapter = spec.adapter.prompt, spec.adapter
     prefix = max(len(prompt.prefix(settings.system_prompt)), policy.sinks)
-    frame = adapter.frame_tokens if adapter.sees else 0
+    label = max((len(prompt.text(text)) for text in settings.labels.values()), default=0)
+    frame = adapter.frame_tokens + label if adapter.sees else 0
     probe = len(prompt.question(policy.probe)) if policy.probe else 0
     question = settings.max_question
     headroom = probe + max(settings.chunk, frame,

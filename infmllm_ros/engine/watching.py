@@ -35,7 +35,8 @@ def observe(session: StreamingSession, image: Any, stamp_ns: int, camera: str) -
     _check_sight(session)
     stamp_ns, start = int(stamp_ns), perf_counter()
     chunk = session.adapter.encode(
-        session.model.model, image, _seconds(session, stamp_ns, stamp_ns), camera)
+        session.model.model, image, _seconds(session, stamp_ns, stamp_ns),
+        session.settings.labels.get(camera, ''))
     encoded = perf_counter()
     retention.admit(session, len(chunk))
     _enter(session, [chunk], [stamp_ns], [camera], encoded - start)
@@ -53,9 +54,11 @@ def observe_many(session: StreamingSession, images: Sequence[Any], stamps_ns: Se
     stamps = [int(stamp) for stamp in stamps_ns]
     # all are checked and counted before the first is looked at: what is wrong enters nothing
     chunks = []
-    for number, (image, stamp) in enumerate(zip(images, stamps, strict=True)):
+    labels = [session.settings.labels.get(camera, '') for camera in cameras]
+    for number, (image, stamp, label) in enumerate(zip(images, stamps, labels, strict=True)):
         try:
-            chunks.append(session.adapter.lay_out(image, _seconds(session, stamp, stamps[0])))
+            chunks.append(session.adapter.lay_out(
+                image, _seconds(session, stamp, stamps[0]), label))
         except FrameError as error:
             raise FrameError(f'frame {number} of 0 to {total - 1}: {error}') from error
     sizes = [len(chunk) for chunk in chunks]

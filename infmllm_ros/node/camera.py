@@ -42,24 +42,29 @@ class CameraInput:
         Who subscribes.
     name : str
         The camera's name; may be empty.
+    topic : str
+        Of its raw images.
     transport : str
         'raw' or 'compressed'.
     offer : callable
         Takes each Frame as it comes; must return at once.
     """
 
-    def __init__(self, node: Any, name: str, transport: str, offer: Callable[[Frame], None]):
+    def __init__(self, node: Any, name: str, topic: str, transport: str,
+                 offer: Callable[[Frame], None]):
         """Subscribe."""
         self._node = node
-        self._name = name
+        self.name = name
+        self._base = topic
         self._offer = offer
         self._last = self._start = time.monotonic()  # [s] of the last image; of the subscription
         self._silent = False
+        self.bad_image = ('', -float('inf'))  # why the last one was dropped, and when [s]
         self.incompatible = ''  # name of a quality of service that a publisher does not offer
         # As image_transport does: the compressed topic lies under the raw one's resolved name.
-        self._raw_topic = node.resolve_topic_name('image')
+        raw = node.resolve_topic_name(topic)
         compressed = transport == 'compressed'
-        self.topic = self._raw_topic + '/compressed' if compressed else self._raw_topic
+        self.topic = raw + '/compressed' if compressed else raw
         self._type = CompressedImage if compressed else Image
         qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1,
                          reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -109,7 +114,7 @@ class CameraInput:
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         if not publishers:
             return head + ('nobody publishes there: start the camera, or remap the topic with '
-                           '-r image:=CAMERA_TOPIC')
+                           f'-r {self._base}:=CAMERA_TOPIC')
         if self.incompatible:
             return head + self._incompatible()
         kind = f'sensor_msgs/msg/{self._type.__name__}'
@@ -125,7 +130,7 @@ class CameraInput:
         self._last = time.monotonic()
         self.received += 1
         self._offer(Frame(message, nanoseconds(message.header.stamp), message.header.frame_id,
-                          self._name))
+                          self.name))
 
     def _on_incompatible(self, event: Any) -> None:
         self.incompatible = qos_policy_name_from_kind(event.last_policy_kind).lower()

@@ -20,7 +20,7 @@ import os
 from typing import Any
 
 from builtin_interfaces.msg import Time
-from infmllm_msgs.msg import Answer, AnswerChunk, CacheStats, Evidence, Query
+from infmllm_msgs.msg import Answer, AnswerChunk, CacheStats, CameraStats, Evidence, Query
 from infmllm_ros.node.mailbox import Frame
 from infmllm_ros.node.questions import Outcome, Question
 from infmllm_ros.node.worker import Health
@@ -89,14 +89,18 @@ def stats_message(health: Health, policy: str, age_ms: float) -> CacheStats:
     return CacheStats(
         header=header(health.newest), policy=policy, budget=stats.budget, capacity=stats.capacity,
         tokens=stats.tokens, usage=stats.usage, tokens_seen=stats.tokens_seen,
-        tokens_evicted=stats.tokens_evicted, frames_received=health.frames_received,
-        frames_seen=stats.frames_seen, frames_dropped=health.frames_dropped,
-        frames_skipped=stats.frames_skipped, images_bad=health.images_bad,
+        tokens_evicted=stats.tokens_evicted, frames_received=health.total('received'),
+        frames_seen=stats.frames_seen, frames_dropped=health.total('dropped'),
+        frames_skipped=stats.frames_skipped, images_bad=health.total('bad'),
         frames_retained=stats.frames_retained, evictions=stats.evictions, answers=stats.answers,
         queries_pending=health.waiting,
         kv_bytes=stats.kv_bytes, process_bytes=process_bytes(), vision_ms=1e3 * stats.vision_s,
         prefill_ms=1e3 * stats.prefill_s, evict_ms=1e3 * stats.evict_s,
-        decode_ms=1e3 * stats.decode_s, frame_age_ms=age_ms if health.newest else 0.0)
+        decode_ms=1e3 * stats.decode_s, frame_age_ms=age_ms if health.newest else 0.0,
+        cameras=[CameraStats(
+            name=c.name, header=header(c.newest), frames_received=c.received, frames_seen=c.seen,
+            frames_dropped=c.dropped, frames_similar=c.similar, images_bad=c.bad)
+            for c in health.cameras])
 
 
 def process_bytes() -> int:

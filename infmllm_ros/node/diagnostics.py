@@ -16,11 +16,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+import time
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from infmllm_ros.engine import Stats
 from infmllm_ros.node.camera import CameraInput
+from infmllm_ros.node.cameras import Tally
 from infmllm_ros.node.navigation import NavigationInput
 from infmllm_ros.node.worker import Health
 
@@ -53,19 +56,35 @@ def node_status(state: str, model: str, error: str, progress: str) -> Diagnostic
     return status('node', WARN if waiting else OK, waiting or state, state=state, model=model)
 
 
-def camera_status(camera: CameraInput | None, silent: str, bad_image: str,
-                  health: Health | None) -> DiagnosticStatus:
-    """Report the image input: why no image comes, or why one was dropped lately, if so."""
-    if camera is None or health is None:
-        return status('image input', OK, 'not subscribed while the node is not active')
+def titles_of(what: str, names: Sequence[str]) -> dict[str, str]:
+    """Name the statuses of cameras: a camera that is the only one is not named."""
+    return {name: f'{what} {name}' if len(names) > 1 else what for name in names}
+
+
+def camera_statuses(names: Sequence[str], cameras: Mapping[str, CameraInput],
+                    health: Health | None, timeout: float) -> list[DiagnosticStatus]:
+    """Report each camera; `timeout` is how many seconds without an image are worth a warning."""
+    titles = titles_of('image input', names)
+    tallies = {tally.name: tally for tally in health.cameras} if health else {}
+    return [_camera_status(titles[name], cameras[name], tallies[name], timeout)
+            if name in cameras and name in tallies else
+            status(titles[name], OK, 'not subscribed while the node is not active')
+            for name in names]
+
+
+def _camera_status(name: str, camera: CameraInput, tally: Tally,
+                   timeout: float) -> DiagnosticStatus:
+    """Say why no image comes, or why one was dropped lately, if so."""
     values = {'topic': camera.topic, 'rate_Hz': f'{camera.rate:.1f}', 'age_s': f'{camera.age:.1f}',
-              'received': health.frames_received, 'dropped': health.frames_dropped,
-              'bad': health.images_bad}
+              'received': tally.received, 'seen': tally.seen, 'dropped': tally.dropped,
+              'similar': tally.similar, 'bad': tally.bad}
+    silent = camera.watch(timeout)
     if silent:
-        return status('image input', ERROR if camera.incompatible else WARN, silent, **values)
-    if bad_image:
-        return status('image input', WARN, f'image dropped: {bad_image}', **values)
-    return status('image input', OK, 'images come', **values)
+        return status(name, ERROR if camera.incompatible else WARN, silent, **values)
+    reason, when = camera.bad_image
+    if time.monotonic() - when < RECENT:
+        return status(name, WARN, f'image dropped: {reason}', **values)
+    return status(name, OK, 'images come', **values)
 
 
 def navigation_status(navigation: NavigationInput | None) -> list[DiagnosticStatus]:

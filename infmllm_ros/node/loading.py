@@ -63,6 +63,7 @@ def open_session(settings: Any, log: Callable[[str], None]) -> StreamingSession:
             'max_question': settings.max_question_tokens,
             'max_answer': settings.max_answer_tokens,
             'chunk': settings.chunk_tokens,
+            'labels': settings.labels,
             'prefill': settings.flex_fields if settings.prefill == 'flex' else None}
     check_budget(spec, policy, device=settings.device, dtype=settings.dtype, **room)
     start = time.monotonic()

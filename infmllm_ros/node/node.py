@@ -78,7 +78,8 @@ class InfmllmNode(LifecycleNode):
         """
         super().__init__('infmllm', **kwargs)
         parameters.declare(self)
-        for line in parameters.misspelt(getattr(self, '_parameter_overrides', ())):
+        self._names = tuple(self._value('cameras'))
+        for line in parameters.misspelt(getattr(self, '_parameter_overrides', ()), self._names):
             self.get_logger().warning(line)
         self._state = 'unconfigured'
         self._error = ''  # why the last configure failed
@@ -87,11 +88,10 @@ class InfmllmNode(LifecycleNode):
         self._worker: Worker | None = None
         self._watches: Watches | None = None
         self._ending: list[Worker] = []  # told to stop while a job ran
-        self._camera: CameraInput | None = None
+        self._cameras: dict[str, CameraInput] = {}
         self._navigation: NavigationInput | None = None
         self._stats_timer: Any = None
         self._age_ms = 0.0  # of the newest frame when it had been observed
-        self._bad_image = ('', -float('inf'))  # why the last one was dropped, and when
         self._queries = 0
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # timers run without sim time
 
@@ -125,7 +125,7 @@ class InfmllmNode(LifecycleNode):
         """Refuse what the table does not allow, with a reason that says what to do."""
         for parameter in parameter_list:
             reason = parameters.refusal(
-                parameter.name, parameter.value, self._worker)
+                parameter.name, parameter.value, self._worker, self._names)
             if reason:
                 return SetParametersResult(successful=False, reason=reason)
         result = super().set_parameters_atomically(parameter_list)
@@ -137,8 +137,10 @@ class InfmllmNode(LifecycleNode):
 
     def _apply_live(self) -> None:
         if self._worker is not None:
-            rate = self._value('max_frame_rate')
-            self._worker.frame_interval = 1.0 / rate if rate else 0.0
+            for camera in self._worker.cameras:
+                camera.rate, camera.gate.min_change, camera.gate.refresh = (
+                    parameters.of_camera(self, camera.name, name)
+                    for name in ('max_frame_rate', 'min_change', 'refresh'))
             self._worker.questions.size = self._value('query_queue_size')
             self._worker.questions.busy = self._value('busy')
             self._watches.enabled = self._value('watches_enabled')
@@ -158,7 +160,7 @@ class InfmllmNode(LifecycleNode):
             settings = self._settings = parameters.snapshot(self)
             watches = self._watches = Watches(self, settings, self._publish)
             settings = watches.guide(settings)
-            self._worker = Worker(self, watches=watches)
+            self._worker = Worker(self, cameras=self._names, watches=watches)
             self._apply_live()
             waiting.finish(self._worker.load(
                 lambda: watches.try_out(open_session(settings, self._loading))),
@@ -185,8 +187,10 @@ class InfmllmNode(LifecycleNode):
         """Subscribe to the camera and take questions."""
         try:
             settings = self._settings
-            self._camera = CameraInput(self, settings.camera, settings.image_transport,
-                                       self._on_frame)
+            for name in self._names:
+                self._cameras[name] = CameraInput(
+                    self, name, f'{name}/image' if len(self._names) > 1 else 'image',
+                    parameters.of_camera(self, name, 'image_transport'), self._on_frame)
             if settings.nav_fields['enabled']:
                 self._navigation = NavigationInput(self, settings.nav_fields, self._steady)
             self._memory.activate()
@@ -200,7 +204,8 @@ class InfmllmNode(LifecycleNode):
         self._watches.restart()
         self._worker.resume()
         self._state = 'active'
-        self.get_logger().info(f'active: images from {self._camera.topic}, questions from '
+        topics = ', '.join(camera.topic for camera in self._cameras.values())
+        self.get_logger().info(f'active: images from {topics}, questions from '
                                f'{self.resolve_topic_name("query")}')
         return result
 
@@ -238,11 +243,10 @@ class InfmllmNode(LifecycleNode):
 
     def _close_inputs(self) -> None:
         self._memory.close()
-        camera, navigation, self._camera, self._navigation = (
-            self._camera, self._navigation, None, None)
-        for part in (camera, navigation):
-            if part is not None:
-                part.close()
+        parts = [*self._cameras.values(), *([self._navigation] if self._navigation else [])]
+        self._cameras, self._navigation = {}, None
+        for part in parts:
+            part.close()
         if self._stats_timer is not None:
             self.destroy_timer(self._stats_timer)
             self._stats_timer = None
@@ -319,7 +323,8 @@ class InfmllmNode(LifecycleNode):
             return
         self._queries += 1
         question = Question(query.question, query.id or f'query-{self._queries}',
-                            tuple(query.choices), deadline_s=query.deadline or float('inf'))
+                            tuple(query.choices), camera=query.camera,
+                            deadline_s=query.deadline or float('inf'))
         if expect is not None:
             expect(question)
         refusal = self._refusal(query)
@@ -350,6 +355,9 @@ class InfmllmNode(LifecycleNode):
         if not query.deadline >= 0:
             return (f'deadline is {query.deadline} s, but must be 0 or more: it is the time that '
                     'the answer may take, 0 = any')
+        if query.camera and query.camera not in self._names:
+            return (f'camera is {query.camera[:40]!r}, but the cameras are '
+                    f'{", ".join(map(repr, self._names))}: name one of them, or none for all')
         if convert.remember(query.memory, False) is None:
             return f'memory is {query.memory}, but must be 0, 1 or 2: use the MEMORY_ constants'
         return ''
@@ -381,20 +389,24 @@ class InfmllmNode(LifecycleNode):
         """Decode an image message."""
         return images.decode(message)
 
-    def observed(self, frame: Frame, image: Any, session: Any) -> None:
+    def observed(self, frame: Frame, image: Any, session: Any, again: bool = False) -> None:
         """Note how old a frame is when the model has seen it, and what it looked like."""
-        self._age_ms = 1e3 * self._time.age(frame.stamp_ns)
-        self._watches.observed(frame)
+        if not again:
+            self._age_ms = 1e3 * self._time.age(frame.stamp_ns)
+            self._watches.observed(frame)
         self._memory.observed(image, session)
 
-    def preface(self) -> str:
-        """Tell where the path leads."""
+    def preface(self, question: Question) -> str:
+        """Tell where the path leads, and which of several cameras is meant."""
         navigation = self._navigation
-        return navigation.context() if navigation else ''
+        return ((navigation.context() if navigation else '')
+                + parameters.about_camera(self, question.camera))
 
     def bad_image(self, frame: Frame, reason: str) -> None:
         """Report an image that was dropped."""
-        self._bad_image = (reason, time.monotonic())
+        camera = self._cameras.get(frame.camera)
+        if camera is not None:
+            camera.bad_image = (reason, time.monotonic())
         self.get_logger().warning(f'image dropped: {reason}', throttle_duration_sec=5.0)
 
     def piece(self, question: Question, text: str) -> None:
@@ -445,18 +457,17 @@ class InfmllmNode(LifecycleNode):
 
     def _on_diagnostics(self) -> None:
         health = self._worker.health() if self._worker else None
-        silent = self._camera.watch(self._value('image_timeout')) if self._camera else ''
-        reason, when = self._bad_image
-        bad_image = reason if time.monotonic() - when < diagnostics.RECENT else ''
         self._publish(self._diagnostics, diagnostics.array(
             self.get_clock().now().to_msg(), self.get_fully_qualified_name().lstrip('/'), [
                 diagnostics.node_status(self._state, self._value('model'), self._error,
                                         self._progress),
-                diagnostics.camera_status(self._camera, silent, bad_image, health),
+                *diagnostics.camera_statuses(self._names, self._cameras, health,
+                                             self._value('image_timeout')),
                 diagnostics.memory_status(health.stats if health else None,
                                           self._value('policy'), self._memory.problem),
                 *diagnostics.navigation_status(self._navigation),
                 self._time.status(health.newest if health else None),
-                self._pacer.status(health if self._camera else None), self._ends.status(),
+                *self._pacer.statuses(self._names, health if self._cameras else None),
+                self._ends.status(),
                 *(self._watches.status() if self._worker else []),
                 diagnostics.worker_status(health)]))

@@ -30,7 +30,7 @@ CHANGES = {
     LIVE: 'May be changed while the node runs.',
     LOWER: 'May be lowered while the node runs: what no longer fits is evicted at once.',
 }
-_KINDS = {bool: 'bool', int: 'integer', float: 'double', str: 'string'}
+_KINDS = {bool: 'bool', int: 'integer', float: 'double', str: 'string', tuple: 'string array'}
 
 
 class ParameterError(ValueError):
@@ -46,7 +46,7 @@ class Option:
     ----------
     name : str
         Its name; a policy's field is ``<policy>.<field>``.
-    default : bool, int, float or str
+    default : bool, int, float, str or tuple of str
         Its default; the type of the parameter is that of its default.
     description : str
         What it means, with its unit.
@@ -59,7 +59,7 @@ class Option:
     """
 
     name: str
-    default: bool | int | float | str
+    default: bool | int | float | str | tuple[str, ...]
     description: str
     low: float | None = None
     high: float | None = None
@@ -85,6 +85,8 @@ class Option:
     def problem(self, value: Any) -> str:
         """Say what is wrong with a value and what to do, in one line; empty when it is right."""
         example = yaml_text(self.default)
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            value = tuple(value)
         if type(value) is not type(self.default):
             kind = _KINDS.get(type(value), 'array')
             if kind == 'integer' and self.kind == 'double':
@@ -112,4 +114,6 @@ def yaml_text(value: Any) -> str:
         return 'true' if value else 'false'
     if isinstance(value, str):
         return "'" + value.replace("'", "''") + "'"
+    if isinstance(value, (list, tuple)):
+        return '[' + ', '.join(map(yaml_text, value)) + ']'
     return repr(value)

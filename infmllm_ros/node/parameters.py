@@ -22,9 +22,10 @@ prints.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import field, fields, make_dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import field, fields, make_dataclass, replace
 from difflib import get_close_matches
+import re
 import textwrap
 from typing import Any
 
@@ -90,15 +91,29 @@ OPTIONS = (
            0.0, 5.0, changes=LIVE),
     Option('seed', 0, 'Seed of the randomness, the same for each answer.', 0, 2147483647,
            changes=LIVE),
-    # The camera.
-    Option('camera', '', 'Name of the camera in answers and evidence, and in the prompt where '
-           'the model can tell cameras apart; may be empty.'),
+    # The cameras.
+    Option('cameras', ('',), 'Names of the cameras in answers, evidence, queries and prompt: '
+           'letters, digits and underscores. One camera publishes on `image`, and its name may be '
+           'empty; several on `<name>/image`, and each has parameters of its own, '
+           '`<name>.image_transport`, `<name>.max_frame_rate`, `<name>.min_change` and '
+           '`<name>.refresh`, which unless given are as those without a name.', changes=START),
     Option('image_transport', 'raw', 'raw subscribes to `image` as sensor_msgs/Image, compressed '
            'to `image/compressed` as sensor_msgs/CompressedImage. Remap `image` either way.',
            choices=('raw', 'compressed')),
-    Option('max_frame_rate', 0.0, '[Hz] Most frames a second, by the wall clock, that the model '
-           'looks at; 0.0 = as many as it can. A question always sees the newest frame.',
-           0.0, 1000.0, changes=LIVE),
+    Option('max_frame_rate', 0.0, '[Hz] Most frames a second, by the wall clock, of one camera '
+           'that the model looks at; 0.0 = as many as it can. A question always sees the newest '
+           'frame.', 0.0, 1000.0, changes=LIVE),
+    Option('min_change', 0.0, '[share] Least difference from the last frame that the model '
+           'looked at: mean over a picture of 32 x 32 grey values; a frame with less is skipped, '
+           'but seen by a question. 0.0 = none is. Small things in a large still picture make '
+           'small differences.', 0.0, 1.0, changes=LIVE),
+    Option('refresh', 10.0, '[s] A frame that comes so long after the last one that the model '
+           'looked at is not skipped, whatever min_change says.', 0.0, 86400.0, changes=LIVE),
+    Option('camera_label', '{camera} camera: ', 'With several cameras, text before each frame; '
+           '{camera} is the name. Empty = none, for a model that was not trained with text there. '
+           'Read by configure, its tokens count as those of the frame.'),
+    Option('camera_question', 'In the {camera} camera: ', 'With several cameras, text before a '
+           'question about one of them; empty = none.', changes=LIVE),
     Option('image_timeout', 5.0, '[s] Time without an image after which the node warns.',
            0.1, 3600.0, changes=LIVE),
     Option('missed_warning', 0.5, '[0..1] Share of the frames to look at, over 10 s, from which '
@@ -181,14 +196,70 @@ TABLE: dict[str, Option] = {
 Settings = make_dataclass(
     'Settings',
     [*((o.name, type(o.default), o.default) for o in OPTIONS),
+     ('labels', dict, field(default_factory=dict)),
      ('nav_fields', dict, field(default_factory=dict)),
      ('memory_fields', dict, field(default_factory=dict)),
      ('policy_fields', dict, field(default_factory=dict)),
      ('flex_fields', dict, field(default_factory=dict))],
     frozen=True)
 Settings.__doc__ = """
-The parameters at one moment; `policy_fields` are the chosen policy's, `flex_fields` those of flex.
+The parameters at one moment; `labels` are what is told of each camera before its frames,
+`policy_fields` are the chosen policy's, `flex_fields` those of flex.
 """
+
+
+_EACH = ('image_transport', 'max_frame_rate', 'min_change', 'refresh')
+_AS_ALL = {str: '', float: -1.0}  # by type, the value of a camera's own that means: as for all
+
+
+def camera_options(cameras: Sequence[str]) -> tuple[Option, ...]:
+    """List the parameters ``<camera>.<parameter>`` that each of several cameras has."""
+    if len(cameras) < 2:
+        return ()
+    general = ((camera, TABLE[name]) for camera in cameras for name in _EACH)
+    return tuple(replace(
+        o, name=f'{camera}.{o.name}', default=own, low=None if own == '' else own,
+        choices=(own, *o.choices) if o.choices else (),
+        description=f'{o.name} of this camera; {yaml_text(own)} = as {o.name} says.')
+        for camera, o in general for own in [_AS_ALL[type(o.default)]])
+
+
+def table(cameras: Sequence[str] = ()) -> dict[str, Option]:
+    """List by name all parameters of a node with these cameras."""
+    return {**TABLE, **{option.name: option for option in camera_options(cameras)}}
+
+
+def of_camera(node: Any, camera: str, name: str) -> Any:
+    """Read a parameter of a node for one camera: its own, or that for all."""
+    if len(node.get_parameter('cameras').value) > 1:
+        own = node.get_parameter(f'{camera}.{name}').value
+        if own != '' and not (isinstance(own, float) and own < 0):
+            return own
+    return node.get_parameter(name).value
+
+
+def about_camera(node: Any, camera: str) -> str:
+    """Write what comes before a question about one camera of a node: nothing if it has one."""
+    if not camera or len(node.get_parameter('cameras').value) < 2:
+        return ''
+    return node.get_parameter('camera_question').value.replace('{camera}', camera)
+
+
+def check_cameras(names: Sequence[str]) -> None:
+    """Raise a ParameterError if cameras cannot have these names."""
+    for name in names:
+        if not re.fullmatch(r'[A-Za-z]\w*', name, re.ASCII) and (name or len(names) > 1):
+            raise ParameterError(
+                f'parameter cameras names a camera {name!r}, but a name must be a letter and '
+                'then letters, digits or underscores: rename it, as its topic is <name>/image')
+        if names.count(name) > 1:
+            raise ParameterError(f'parameter cameras names {name!r} twice: give each camera a '
+                                 'name of its own')
+        if any(taken.startswith(f'{name}.') for taken in TABLE):
+            raise ParameterError(f'parameter cameras names a camera {name!r}, but parameters '
+                                 f'that start with {name}. are taken: choose another name')
+    if not names:
+        raise ParameterError("parameter cameras is empty: write [''] for one without a name")
 
 
 def declare(node: Any) -> None:
@@ -201,14 +272,22 @@ def declare(node: Any) -> None:
         A parameter file or the command line gave one the wrong type or a value out of range.
         Strings with choices are not looked at: `check` does that when the node configures.
     """
-    from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
     for option in TABLE.values():
-        try:
-            node.declare_parameter(option.name, option.default, _descriptor(option))
-        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-            given = node.declare_parameter(
-                option.name, None, _descriptor(option, dynamic=True)).value
-            raise ParameterError(option.problem(given) or str(error)) from None
+        _declare(node, option)
+    cameras = node.get_parameter('cameras').value
+    check_cameras(cameras)
+    for option in camera_options(cameras):
+        _declare(node, option)
+
+
+def _declare(node: Any, option: Option) -> None:
+    from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+    try:
+        node.declare_parameter(option.name, option.default, _descriptor(option))
+    except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+        given = node.declare_parameter(
+            option.name, None, _descriptor(option, dynamic=True)).value
+        raise ParameterError(option.problem(given) or str(error)) from None
 
 
 def _descriptor(option: Option, dynamic: bool = False) -> Any:
@@ -219,7 +298,7 @@ def _descriptor(option: Option, dynamic: bool = False) -> Any:
             part for part in (option.limit and f'Allowed: {option.limit}.',
                               CHANGES[option.changes]) if part),
         read_only=option.changes == START, dynamic_typing=dynamic)
-    if dynamic or isinstance(option.default, (bool, str)):
+    if dynamic or isinstance(option.default, (bool, str, tuple)):
         return descriptor
     if option.low is not None or option.high is not None:
         if isinstance(option.default, float):
@@ -233,9 +312,10 @@ def _descriptor(option: Option, dynamic: bool = False) -> Any:
     return descriptor
 
 
-def misspelt(names: Iterable[str]) -> list[str]:
+def misspelt(names: Iterable[str], cameras: Sequence[str] = ()) -> list[str]:
     """Point out names that were given a value, but are only like those of parameters."""
-    close = {name: get_close_matches(name, TABLE, 1, 0.8) for name in names if name not in TABLE}
+    known = table(cameras)
+    close = {name: get_close_matches(name, known, 1, 0.8) for name in names if name not in known}
     return [f'parameter {name} does not exist: did you mean {match[0]}?'
             for name, match in close.items() if match]
 
@@ -243,9 +323,9 @@ def misspelt(names: Iterable[str]) -> list[str]:
 _AGAIN = 'deactivate and clean up the node, set it, then configure it again'
 
 
-def refusal(name: str, value: Any, worker: Any) -> str:
+def refusal(name: str, value: Any, worker: Any, cameras: Sequence[str] = ()) -> str:
     """Say why a parameter cannot be set now, in one line; `worker` is None until configured."""
-    option = TABLE.get(name)
+    option = table(cameras).get(name)
     if option is None:
         return ''
     if option.changes == START:
@@ -269,7 +349,7 @@ def check(node: Any) -> None:
     ParameterError
         The first value that is not allowed.
     """
-    for option in TABLE.values():
+    for option in table(node.get_parameter('cameras').value).values():
         problem = option.problem(node.get_parameter(option.name).value)
         if problem:
             raise ParameterError(problem)
@@ -287,8 +367,11 @@ def snapshot(node: Any) -> Settings:
         return {key[len(name) + 1:]: value for key, value in values.items()
                 if key.startswith(name + '.')}
 
+    cameras = values['cameras'] = tuple(values['cameras'])
+    labels = {camera: values['camera_label'].replace('{camera}', camera)
+              for camera in cameras if len(cameras) > 1}
     return Settings(
-        **{o.name: values[o.name] for o in OPTIONS}, nav_fields=group('nav'),
+        **{o.name: values[o.name] for o in OPTIONS}, labels=labels, nav_fields=group('nav'),
         memory_fields=group('memory'),
         policy_fields=group(values['policy']), flex_fields=group(FlexPrefill.name))
 

@@ -58,6 +58,8 @@ class Question:
         Answers to choose from; empty = free text.
     settings : dict
         Keyword arguments for the session: ``max_tokens``, ``remember``, ``temperature``, ``seed``.
+    camera : str
+        Which one it is about; empty = all.
     deadline_s : float
         [s] By when, after it arrived, the answer must be there.
     """
@@ -67,6 +69,7 @@ class Question:
     choices: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     context: str = ''  # what the listener put before it, when its turn came
+    camera: str = ''
     deadline_s: float = float('inf')
     arrived: float = field(default_factory=time.monotonic)  # [s]
     ending: Outcome | None = None  # why its running answer shall stop

@@ -16,14 +16,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import time
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from infmllm_ros.node.diagnostics import OK, status, WARN
+from infmllm_ros.node.cameras import Tally
+from infmllm_ros.node.diagnostics import OK, status, titles_of, WARN
 from infmllm_ros.node.mailbox import Frame
 from infmllm_ros.node.pace import PaceMeter, PERIOD, Stamps
+from infmllm_ros.node.parameters import of_camera
 from infmllm_ros.node.worker import Health
 from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
@@ -137,7 +139,7 @@ class Timekeeper:
 
 class Pacer:
     """
-    Notices when the model cannot keep up with the camera.
+    Notices when the model cannot keep up with a camera.
 
     Parameters
     ----------
@@ -148,24 +150,30 @@ class Pacer:
     def __init__(self, node: Any):
         """Start without a sample."""
         self._node = node
-        self._meter = PaceMeter()
+        self._meters: dict[str, PaceMeter] = {}
         self._notices = Notices(node.get_logger())
 
-    def status(self, health: Health | None) -> DiagnosticStatus:
-        """Report how many frames come, and how many of them the model sees."""
+    def statuses(self, names: Sequence[str], health: Health | None) -> list[DiagnosticStatus]:
+        """Report of each camera how many frames come, and how many of them the model sees."""
+        titles = titles_of('frame rate', names)
         if health is None:
-            return status('frame rate', OK, 'no model loaded')
-        limit, most = (self._node.get_parameter(name).value
-                       for name in ('missed_warning', 'max_frame_rate'))
-        pace = self._meter.measure(
-            time.monotonic(), health.frames_received, health.frames_dropped, most)
-        if 'pace' in self._notices:
+            return [status(title, OK, 'no model loaded') for title in titles.values()]
+        return [self._status(
+            titles[tally.name], f'camera {tally.name}' if len(names) > 1 else 'the camera', tally)
+            for tally in health.cameras]
+
+    def _status(self, title: str, camera: str, tally: Tally) -> DiagnosticStatus:
+        meter = self._meters.setdefault(tally.name, PaceMeter())
+        limit = self._node.get_parameter('missed_warning').value
+        pace = meter.measure(time.monotonic(), tally.received, tally.dropped,
+                             of_camera(self._node, tally.name, 'max_frame_rate'))
+        if title in self._notices:
             limit /= 2  # what hovers about the limit is told once
         problem = '' if pace.missed <= limit else (
-            f'the model is slower than the camera: in {PERIOD:.0f} s {pace.came:.1f} frames a '
+            f'the model is slower than {camera}: in {PERIOD:.0f} s {pace.came:.1f} frames a '
             f'second came, it saw {pace.seen:.1f}: lower max_frame_rate or the rate of the '
             'camera; fewer tokens_per_frame, shorter answers or a smaller model are quicker')
-        self._notices.tell('pace', problem, 'the model keeps up with the camera again')
-        return status('frame rate', WARN if problem else OK, problem or 'the model keeps up',
+        self._notices.tell(title, problem, f'the model keeps up with {camera} again')
+        return status(title, WARN if problem else OK, problem or 'the model keeps up',
                       came_Hz=f'{pace.came:.1f}', seen_Hz=f'{pace.seen:.1f}',
                       missed=f'{pace.missed:.2f}')

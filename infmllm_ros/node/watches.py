@@ -30,7 +30,7 @@ from infmllm_ros.engine import EngineError, StreamingSession
 from infmllm_ros.node import convert, diagnostics
 from infmllm_ros.node.mailbox import Frame
 from infmllm_ros.node.option import ParameterError
-from infmllm_ros.node.parameters import Settings
+from infmllm_ros.node.parameters import about_camera, Settings
 from infmllm_ros.node.questions import Outcome, Question, Status
 from infmllm_ros.watches import (
     Change,
@@ -74,7 +74,6 @@ class Watches:
         self._publishers = {watch.name: node.create_publisher(
             Answer, f'watch/{watch.name}', 10) for watch in watches}
         self._events = node.create_publisher(WatchEvent, 'watch_event', 10) if watches else None
-        self._seen: dict[str, Frame] = {}  # the newest frame of each camera
         self._answers = 0
         self._problems: dict[str, str] = {}  # of the last answer, by watch
         self._skipped = (0, -inf)  # how many in all, and when that last grew [s]
@@ -126,7 +125,6 @@ class Watches:
 
     def observed(self, frame: Frame) -> None:
         """Count a frame that the model has seen."""
-        self._seen[frame.camera] = frame
         self._schedule.frame(frame.camera, self._now())
 
     def due_in(self) -> float:
@@ -141,13 +139,25 @@ class Watches:
         """Forget what was due before a pause."""
         self._schedule.restart()
 
-    def run(self, session: StreamingSession, newest: Frame) -> None:
-        """Ask the watch that is due, and publish its answer; the memory stays as it is."""
+    def run(self, session: StreamingSession, show: Callable[[str], Frame | None]) -> None:
+        """
+        Ask the watch that is due, and publish its answer; neither stays in the memory.
+
+        Parameters
+        ----------
+        session : StreamingSession
+        show : callable
+            Has the memory end with the newest frame of the named camera, '' for any, and returns
+            it; None when none was seen.
+        """
         watch = self._schedule.take(self._now())
         if watch is None:  # the clock was set back
             return
-        question = Question(watch.question, watch.name, watch.choices,
-                            seen=self._seen[watch.camera] if watch.camera else newest)
+        seen = show(watch.camera)
+        if seen is None:  # forgotten
+            return
+        question = Question(watch.question, watch.name, watch.choices, camera=watch.camera,
+                            context=about_camera(self._node, watch.camera), seen=seen)
         try:
             answer = self._ask(session, watch)
             outcome = Outcome(Status.OK, answer.problem or '', answer)
@@ -166,7 +176,8 @@ class Watches:
 
     def _ask(self, session: StreamingSession, watch: Watch, most: int = 0) -> EngineAnswer:
         return session.answer(
-            watch.question, choices=watch.choices or None, schema=watch.schema, remember=False,
+            about_camera(self._node, watch.camera) + watch.question,
+            choices=watch.choices or None, schema=watch.schema, remember=False,
             max_tokens=most or watch.max_tokens or None)
 
     def _now(self) -> float:
@@ -216,10 +227,11 @@ def open_watches(settings: Settings) -> tuple[Watch, ...]:
     except WatchError as error:
         raise ParameterError(str(error)) from None
     for watch in watches:
-        if watch.camera not in ('', settings.camera):
+        if watch.camera not in ('', *settings.cameras):
             raise ParameterError(
-                f"watch {watch.name}: camera is '{watch.camera}', but the node's is "
-                f"'{settings.camera}': write that, or leave it out for any")
+                f'watch {watch.name}: camera is {watch.camera!r}, but the cameras are '
+                f'{", ".join(map(repr, settings.cameras))}: name one of them, or leave it out for '
+                'any')
     return watches
 
 

@@ -15,17 +15,17 @@
 """
 The one thread that owns the model.
 
-Callbacks of the node only store: a frame in the mailbox, a question in a bounded queue. The
-worker takes what waits, in this order: a reset, the oldest question, the newest frame. Before a
-question it observes the frame that waits, so that an answer has seen at least the newest frame
-that had arrived when the question came. After a frame comes a watch, if one is due. Nothing here
-knows ROS.
+Callbacks of the node only store: a frame in its camera's mailbox, a question in a bounded queue.
+The worker takes what waits, in this order: a reset, the oldest question, the newest frame of the
+camera whose turn it is. Before a question it observes the frames that wait, of the camera that the
+question is about or of all, so that an answer has seen at least the newest frame that had arrived
+when the question came. After a frame comes a watch, if one is due. Nothing here knows ROS.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from math import inf
@@ -34,8 +34,9 @@ import time
 from typing import Any, Protocol
 
 from infmllm_ros.engine import EngineError, fit_budget, QuestionError, Stats, StreamingSession
+from infmllm_ros.node.cameras import Camera, Cameras, Tally
 from infmllm_ros.node.loading import release
-from infmllm_ros.node.mailbox import Frame, Mailbox
+from infmllm_ros.node.mailbox import Frame
 from infmllm_ros.node.questions import Ended, expired, Outcome, Question, Status, Waiting
 
 
@@ -45,10 +46,11 @@ class Listener(Protocol):
     def decode(self, message: Any) -> Any:
         """Decode an image message to uint8 [H, W, 3] RGB; ValueError says why it cannot."""
 
-    def preface(self) -> str:
+    def preface(self, question: Question) -> str:
         """Say what to put before a question whose turn it is; empty for nothing."""
 
-    def observed(self, frame: Frame, image: Any, session: StreamingSession) -> None:
+    def observed(self, frame: Frame, image: Any, session: StreamingSession,
+                 again: bool = False) -> None:
         """Take note of a frame that the model has seen, or found to repeat its last one."""
 
     def bad_image(self, frame: Frame, reason: str) -> None:
@@ -70,8 +72,13 @@ class Watching(Protocol):
     def due_in(self) -> float:
         """Tell in how many seconds to look again; 0 = one is due, infinite = after a frame."""
 
-    def run(self, session: StreamingSession, newest: Frame) -> None:
-        """Ask the one that is due; the memory stays as it is."""
+    def run(self, session: StreamingSession, show: Callable[[str], Frame | None]) -> None:
+        """
+        Ask the one that is due; its question and answer leave the memory.
+
+        `show` has the memory end with the newest frame of a camera, '' for any, and returns it;
+        None when none was seen.
+        """
 
 
 @dataclass(frozen=True)
@@ -85,11 +92,13 @@ class Health:
     failures: int  # jobs that raised, since the start
     last_failure: str
     since_failure_s: float  # [s]; infinite when none
-    frames_received: int
-    frames_dropped: int
-    images_bad: int
+    cameras: tuple[Tally, ...]
     stats: Stats | None  # of the memory after the last job
     newest: Frame | None  # the last frame observed
+
+    def total(self, count: str) -> int:
+        """Add up a count of `Tally` over all cameras."""
+        return sum(getattr(camera, count) for camera in self.cameras)
 
 
 class Worker:
@@ -102,15 +111,16 @@ class Worker:
         Who hears of frames, answers and failures.
     queue_size : int
         How many questions, or texts to remember, may wait.
+    cameras : sequence of str
+        The names of all.
     watches : Watching, optional
         What to ask when nobody else does.
     """
 
-    def __init__(self, listener: Listener, queue_size: int = 8,
+    def __init__(self, listener: Listener, queue_size: int = 8, cameras: Sequence[str] = ('',),
                  watches: Watching | None = None):
         """Start the thread, paused and without a session."""
-        self.mailbox = Mailbox()
-        self.frame_interval = 0.0  # [s] least time between two frames
+        self.cameras = Cameras(cameras)
         self._watches = watches
         self._listener = listener
         self._session: StreamingSession | None = None
@@ -123,13 +133,11 @@ class Worker:
         self._stopping = False
         self._job = ''
         self._since = time.monotonic()  # of the job, or of being idle
-        self._next_frame = 0.0  # [s] earliest time for the next frame
         self._newest: Frame | None = None  # observed
         self._watched = False  # whether a watch was asked since
         self._stats: Stats | None = None
         self._failures = 0
         self._last_failure = ('', -float('inf'))
-        self._images_bad = 0
         # A daemon, as a forward pass cannot be interrupted: the process may have to go before.
         self._thread = threading.Thread(target=self._run, name='infmllm_worker', daemon=True)
         self._thread.start()
@@ -144,10 +152,11 @@ class Worker:
         return self._command('load', job)
 
     def reset(self) -> Future:
-        """Forget all that was seen, after the job that runs now; the frame that waits as well."""
-        self.mailbox.clear()
+        """Forget all that was seen, after the job that runs now; frames that wait as well."""
+        self.cameras.clear()
 
         def job() -> None:
+            self.cameras.forget()
             self._session.reset()
             self._note(None)
         return self._command('reset', job)
@@ -174,6 +183,7 @@ class Worker:
 
     def recall(self, newest: Frame | None) -> None:
         """Take note of the newest frame of a memory that was put in place, within its job."""
+        self.cameras.forget(newest)
         with self._wake:
             self._newest = newest
 
@@ -192,8 +202,8 @@ class Worker:
             return self._command('tell', job)
 
     def offer(self, frame: Frame) -> None:
-        """Hand in a frame; it replaces one that still waits."""
-        self.mailbox.put(frame)
+        """Hand in a frame; it replaces one of its camera that still waits."""
+        self.cameras[frame.camera].mailbox.put(frame)
         with self._wake:
             self._wake.notify()
 
@@ -243,7 +253,7 @@ class Worker:
         """Take no more frames and questions; the memory stays. What waits is dropped."""
         with self._wake:
             self._active = False
-        self.mailbox.clear()
+        self.cameras.clear()
         self.cancel('the node was deactivated')
 
     def wait_idle(self, timeout: float) -> bool:
@@ -269,8 +279,8 @@ class Worker:
                 busy_s=now - self._since if self._job else 0.0, waiting=len(self.questions),
                 failures=self._failures, last_failure=self._last_failure[0],
                 since_failure_s=now - self._last_failure[1],
-                frames_received=self.mailbox.received, frames_dropped=self.mailbox.dropped,
-                images_bad=self._images_bad, stats=self._stats, newest=self._newest)
+                cameras=tuple(camera.tally() for camera in self.cameras),
+                stats=self._stats, newest=self._newest)
 
     # In the worker's thread.
 
@@ -318,7 +328,8 @@ class Worker:
                     self._question = question = self.questions.take()
                     self._set_job('question')
                     return lambda: self._answer(question)
-                frame_in = self._next_frame - time.monotonic() if self.mailbox.waiting else inf
+                camera = self.cameras.next(time.monotonic())
+                frame_in = 0.0 if isinstance(camera, Camera) else inf if camera is None else camera
                 watch_in = self._watches.due_in() if self._watches and self._newest else inf
                 # frames and watches take turns, so that neither holds up the other
                 if watch_in <= 0 and not (self._watched and frame_in <= 0):
@@ -326,7 +337,7 @@ class Worker:
                     return self._watch
                 if frame_in <= 0:
                     self._set_job('frame')
-                    return self._observe
+                    return lambda: self._observe(camera)
                 delay = min(frame_in, watch_in)
             self._wake.wait(None if delay == inf else delay)
         return None
@@ -339,27 +350,57 @@ class Worker:
         else:
             future.set_result(result)
 
-    def _observe(self) -> None:
-        frame = self.mailbox.take()
+    def _observe(self, camera: Camera, force: bool = False) -> None:
+        """Look at a camera's waiting frame, if its gate admits it or in any case."""
+        now = time.monotonic()
+        frame = camera.take(now)
         if frame is None:
             return
-        self._next_frame = time.monotonic() + self.frame_interval
         try:
             image = self._listener.decode(frame.message)
         except ValueError as error:
-            with self._wake:
-                self._images_bad += 1
+            camera.bad += 1
             self._listener.bad_image(frame, str(error))
             return
-        self._session.observe(image, frame.stamp_ns, frame.camera)
+        if not camera.gate.admits(image, now, force):
+            camera.similar += 1
+            return
+        try:
+            self._session.observe(image, frame.stamp_ns, frame.camera)
+        except BaseException:
+            camera.gate.forget()
+            raise
         self._watched = False
+        camera.saw(frame)
         self._listener.observed(frame, image, self._session)
         self._note(frame)
 
     def _watch(self) -> None:
         self._watched = True
-        self._watches.run(self._session, self._newest)
+        self._watches.run(self._session, self._show)
         self._note(self._newest)
+
+    def _look(self, name: str) -> Frame | None:
+        """Have the memory end with what the named camera, or any if '', shows now."""
+        for camera in self.cameras.about(name):
+            try:
+                self._observe(camera, force=True)
+            except Exception as error:  # a frame that fails takes no question with it
+                self._fail('frame', error)
+        return self._show(name)
+
+    def _show(self, name: str) -> Frame | None:
+        """Look again at the named camera's newest frame, if others came after it; returns it."""
+        newest = self.cameras.newest(name)
+        if name and newest and newest is not self._newest and newest.message is not None:
+            try:
+                image = self._listener.decode(newest.message)
+                self._session.observe(image, newest.stamp_ns, newest.camera)
+                self._listener.observed(newest, image, self._session, again=True)
+                self._note(newest)
+            except Exception as error:
+                self._fail('frame', error)
+        return newest
 
     def _note(self, newest: Frame | None) -> None:
         stats = self._session.stats()
@@ -368,11 +409,8 @@ class Worker:
 
     def _answer(self, question: Question) -> None:
         try:
-            try:
-                self._observe()
-            except Exception as error:  # a frame that fails takes no question with it
-                self._fail('frame', error)
-            question.seen, question.context = self._newest, self._listener.preface()
+            question.seen = self._look(question.camera)
+            question.context = self._listener.preface(question)
             outcome = self._outcome(question)
         except QuestionError as error:
             note = '; navigation context is counted' if question.context else ''
@@ -387,8 +425,9 @@ class Worker:
 
     def _outcome(self, question: Question) -> Outcome:
         if question.seen is None:
-            return Outcome(Status.NO_FRAME, 'no frame has been seen yet: check that the camera '
-                           'publishes on the image topic, then ask again')
+            of = f' of camera {question.camera!r}' if question.camera else ''
+            return Outcome(Status.NO_FRAME, f'no frame{of} has been seen yet: check that the '
+                           'camera publishes on the image topic, then ask again')
         late = expired(question)
         if late is not None:
             return late

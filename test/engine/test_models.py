@@ -63,7 +63,7 @@ PLACEHOLDERS = {
 
 def encode(model, image, seconds=0.0):
     """See one frame."""
-    return model.adapter.encode(model.model, image, seconds, 'front')
+    return model.adapter.encode(model.model, image, seconds)
 
 
 def rows(features):

@@ -109,7 +109,7 @@ def test_system_and_question_are_tokenized_as_the_whole_template_is(family, syst
 @pytest.mark.parametrize('family', zoo.SIGHTED)
 def test_frames_between_them_stand_where_the_template_shows_media(family, system):
     model, tokenizer = zoo.load(family), tokens(family)
-    chunks = [model.adapter.encode(model.model, zoo.picture(i), i, 'front') for i in (0, 1)]
+    chunks = [model.adapter.encode(model.model, zoo.picture(i), i) for i in (0, 1)]
     kind, mark, after = MEDIA[family]
     shown = ''.join(tokenizer.decode(chunk.ids) for chunk in chunks) + after
     rendered = template(tokenizer, chat(family, system, QUESTION, media=[kind]))

@@ -37,7 +37,7 @@ from std_msgs.msg import String  # noqa: E402
 FRAMES = 50  # of five tokens: more than the budget
 PARAMETERS = {
     'model': str(MODEL), 'autostart': 'true', 'budget_tokens': MODEL_BUDGET,
-    'max_question_tokens': 32, 'max_answer_tokens': 8, 'stats_period': 0.02, 'camera': 'front',
+    'max_question_tokens': 32, 'max_answer_tokens': 8, 'stats_period': 0.02, 'cameras': '[front]',
     **{f'saddle.{name}': value for name, value in MODEL_POLICY.items()}}
 
 

@@ -39,7 +39,7 @@ def node(start, robot, tiny):
     node = start({
         'model': tiny, 'autostart': 'true', 'budget_tokens': BUDGET, 'stats_period': 0.05,
         'max_question_tokens': 96, 'max_answer_tokens': MOST, 'max_query_chars': 1000,
-        'query_queue_size': 2, 'image_timeout': 1.0, 'camera': 'front'})
+        'query_queue_size': 2, 'image_timeout': 1.0, 'cameras': '[front]'})
     node.wait_for_log('active: images from')
     robot.meet()
     return node

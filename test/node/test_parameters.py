@@ -58,7 +58,8 @@ def test_the_page_names_every_parameter_once_with_its_default_and_when_it_may_ch
     assert sorted(cells[0] for cells in lines) == sorted(f'`{name}`' for name in TABLE)
     for name, default, _, changes, *_ in lines:
         option = TABLE[name.strip('`')]
-        assert yaml.safe_load(default.strip('`')) == option.default
+        value = yaml.safe_load(default.strip('`'))
+        assert (tuple(value) if isinstance(value, list) else value) == option.default
         assert changes == when.get(option.name, changes)
     assert max(map(len, lines)) == min(map(len, lines)) == 5
 
@@ -68,7 +69,8 @@ def test_the_parameter_file_holds_every_parameter_with_its_default_and_type():
     flat = {}
     for name, value in values.items():
         inner = value if isinstance(value, dict) else {None: value}
-        flat.update({f'{name}.{k}' if k else name: v for k, v in inner.items()})
+        flat.update({f'{name}.{k}' if k else name: tuple(v) if isinstance(v, list) else v
+                     for k, v in inner.items()})
     assert flat == {name: option.default for name, option in TABLE.items()}
     assert {n: type(v) for n, v in flat.items()} == {
         n: type(o.default) for n, o in TABLE.items()}

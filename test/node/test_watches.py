@@ -198,9 +198,13 @@ def test_a_wrong_file_and_a_question_too_long_refuse_configure(world, robot, nod
 class Node:
     """As much of a node as watches need."""
 
-    def __init__(self):
+    def __init__(self, **values):
         self.seconds = 0.0
         self.sent = []
+        self.values = {'cameras': ('',), **values}
+
+    def get_parameter(self, name):
+        return SimpleNamespace(value=self.values[name])
 
     def create_publisher(self, kind, topic, depth):
         return topic
@@ -240,9 +244,35 @@ def test_guidance_that_cannot_be_is_refused(settings, named):
 def test_a_camera_that_the_node_lacks_is_refused(tmp_path):
     file = tmp_path / 'watches.yaml'
     file.write_text('- {name: a, question: where, every: 1, camera: left}')
-    assert Node().watches(watches=str(file), camera='left')
-    with pytest.raises(ParameterError, match="watch a: camera is 'left', but.*'front'"):
-        Node().watches(watches=str(file), camera='front')
+    assert Node().watches(watches=str(file), cameras=('front', 'left'))
+    with pytest.raises(ParameterError, match="watch a: camera is 'left', but.*'front', 'rear'"):
+        Node().watches(watches=str(file), cameras=('front', 'rear'))
+
+
+def test_a_watch_of_a_camera_asks_about_that_camera(tmp_path):
+    file = tmp_path / 'watches.yaml'
+    file.write_text("- {name: a, question: 'Where?', every: 1, camera: left}")
+    node = Node(cameras=('front', 'left'), camera_question='On the {camera}: ')
+    watches = node.watches(watches=str(file), cameras=('front', 'left'))
+    frames = {camera: Frame(None, stamp, camera=camera)
+              for camera, stamp in (('front', 9), ('left', 7))}
+    asked = []
+
+    def answer(question, **_):
+        asked.append(question)
+        return EngineAnswer('here', 'stop', 1, 0.1, 0.1, 8, '')
+
+    watches.observed(frames['front'])
+    assert watches.due_in() > 0
+    watches.observed(frames['left'])
+    watches.run(SimpleNamespace(answer=answer), lambda camera: None)  # forgotten meanwhile
+    assert not asked and not node.sent
+    watches.observed(frames['left'])
+    watches.run(SimpleNamespace(answer=answer), frames.get)
+    assert asked == ['On the left: Where?']
+    [(_, message)] = node.sent
+    assert (message.camera, ns(message.header.stamp)) == ('left', 7)
+    assert (message.question, message.context) == ('Where?', 'On the left: ')
 
 
 def test_a_watch_that_fails_or_comes_late_is_in_the_diagnostics():
@@ -257,7 +287,7 @@ def test_a_watch_that_fails_or_comes_late_is_in_the_diagnostics():
         raise RuntimeError('out of memory')
 
     with pytest.raises(RuntimeError):
-        watches.run(SimpleNamespace(answer=fail), Frame(None, 7))
+        watches.run(SimpleNamespace(answer=fail), lambda _: Frame(None, 7))
     [(topic, answer)] = node.sent
     assert (topic, answer.status) == ('watch/traffic_light', Answer.FAILED)
     assert 'out of memory' in answer.message and ns(answer.header.stamp) == 7
@@ -268,7 +298,7 @@ def test_a_watch_that_fails_or_comes_late_is_in_the_diagnostics():
     watches.observed(Frame(None, 8))
     node.seconds += LIGHT.period
     said = EngineAnswer('red', 'choice', 1, 0.1, 0.1, 8, '', 0, (.7, .1, .1, .1))
-    watches.run(SimpleNamespace(answer=lambda *_, **__: said), Frame(None, 8))
+    watches.run(SimpleNamespace(answer=lambda *_, **__: said), lambda _: Frame(None, 8))
     topic, event = node.sent[-1]
     assert (topic, event.previous, event.text, ns(event.header.stamp)) == (
         'watch_event', -1, 'red', 8)

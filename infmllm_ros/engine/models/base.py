@@ -43,8 +43,9 @@ class Adapter(ABC):
     """
     One model family, made for one checkpoint.
 
-    A frame enters the memory as ``stamp, opening, placeholders, closing``: the stamp is text as
-    the family was trained to read it, the placeholders are replaced by vision features. A
+    A frame enters the memory as ``label, stamp, opening, placeholders, closing``: the label is
+    text such as its camera's name, often none; the stamp is text as the family was trained to
+    read it, the placeholders are replaced by vision features. A
     checkpoint that was trained with a status token after each frame names it in its config.json
     (`STATUS_TOKEN`); it then ends every frame, and its place is in the chunk's `markers`.
 
@@ -64,7 +65,7 @@ class Adapter(ABC):
     Attributes
     ----------
     frame_tokens : int
-        The most tokens one frame can take, stamp and wrapper included.
+        The most tokens one frame can take, stamp and wrapper included, the label not.
     max_extent : int
         The most positions one frame's vision tokens can span beyond 1-D counting (M-RoPE).
     prompt : Prompt
@@ -160,7 +161,7 @@ class Adapter(ABC):
     def look(self, model: Any, pixels: dict[str, torch.Tensor]) -> Features:
         """Run the vision tower on frames put together; give their ``mm_encoder_outputs``."""
 
-    def lay_out(self, image: Any, seconds: float) -> Chunk:
+    def lay_out(self, image: Any, seconds: float, label: str = '') -> Chunk:
         """
         Lay out the tokens of one frame, not looked at yet; parameters and errors as of `encode`.
 
@@ -170,7 +171,8 @@ class Adapter(ABC):
             Without features.
         """
         rows, cols = self.grid(*frame_size(image))
-        stamp = self.prompt.text(self.stamp(min(max(seconds, 0.0), MAX_SECONDS)))
+        stamp = torch.cat((self.prompt.text(label), self.prompt.text(
+            self.stamp(min(max(seconds, 0.0), MAX_SECONDS)))))
         ids = torch.tensor([*self.opening, *[self.placeholder] * (rows * cols), *self.closing,
                             *self.status])
         ids = torch.cat((stamp, ids))
@@ -209,7 +211,7 @@ class Adapter(ABC):
                 chunks[some], split_features(features, sizes), strict=True)]
         return seen
 
-    def encode(self, model: Any, image: Any, seconds: float, camera: str = '') -> Chunk:
+    def encode(self, model: Any, image: Any, seconds: float, label: str = '') -> Chunk:
         """
         See one frame: run the vision tower on it and lay out its tokens.
 
@@ -222,13 +224,14 @@ class Adapter(ABC):
         seconds : float
             Time of the frame since the first one of the stream; held between 0 and
             `MAX_SECONDS`.
-        camera : str
-            Where it comes from; these families were trained on one camera and are not told.
+        label : str
+            Text before the frame; none of these families was trained with one.
 
         Returns
         -------
         Chunk
-            At most `frame_tokens` tokens, ids on the CPU, features on the model's device.
+            At most `frame_tokens` tokens beside the label's, ids on the CPU, features on the
+            model's device.
 
         Raises
         ------
@@ -237,7 +240,7 @@ class Adapter(ABC):
         ModelError
             If the model does not see.
         """
-        return self.see(model, [self.lay_out(image, seconds)], [image])[0]
+        return self.see(model, [self.lay_out(image, seconds, label)], [image])[0]
 
     def token_id(self, token: str) -> int:
         """Find a special token of the family; ModelError if the tokenizer lacks it."""
