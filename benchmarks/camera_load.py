@@ -16,10 +16,10 @@
 Load the node with a large camera that is faster than the model, and print what it costs.
 
 A process publishes raw images; the node runs here with a random model that is made as slow as
-wanted by its number of layers, and is asked a question once a second. The table has the time
-that the image callback takes by itself, and the age of the frame in each answer when the answer
-arrives, beside the time of the inference that made it: of looking at the frame, reading the
-question and decoding.
+wanted by its number of layers, and is asked a question each second unless one waits. The table
+has the time that the image callback takes by itself, and the age of the frame in each answer
+when the answer arrives, beside the time of the inference that made it: of looking at the frame,
+reading the question and decoding.
 
     python -m benchmarks.camera_load [--seconds 20] [--rate 30] [--size 1280x720] [--layers 16]
 """
