@@ -15,10 +15,11 @@
 """Several cameras, one model: whose turn it is, what is kept out, what a question looks at."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 from hypothesis import given
 from hypothesis import strategies as st
-from infmllm_ros.node.cameras import Camera, Cameras
+from infmllm_ros.node.cameras import Camera, Cameras, Tally
 from infmllm_ros.node.gate import change, Gate, thumbnail
 from infmllm_ros.node.mailbox import Frame
 from infmllm_ros.node.parameters import (
@@ -363,3 +364,23 @@ def test_a_frame_that_cannot_be_shown_again_takes_no_question_with_it(worker, se
     assert listener.outcome(question).status == Status.OK
     assert question.seen.stamp_ns == 1
     assert listener.failures[0][0] == 'frame'
+
+
+def test_each_camera_has_a_pace_of_its_own(monkeypatch):
+    reasons = pytest.importorskip('infmllm_ros.node.reasons', reason='needs ROS 2 (rclpy)')
+    node, lines, now = Node(cameras=['front', 'left'], max_frame_rate=0.0), [], [0.0]
+    node.values.update({o.name: o.default for o in camera_options(['front', 'left'])})
+    node.values['left.max_frame_rate'] = 2.0
+    node.get_logger = lambda: SimpleNamespace(warning=lines.append, info=lines.append)
+    monkeypatch.setattr(reasons.time, 'monotonic', lambda: now[0])
+    pacer = reasons.Pacer(node)
+    for second in range(10):
+        now[0] = float(second)
+        # of 10 images a second the model takes 2: too few of one camera, all it wants of the other
+        tallies = [Tally(name, 10 * second, 2 * second, 8 * second, 0, 0, None)
+                   for name in ('front', 'left')]
+        found = pacer.statuses(('front', 'left'), SimpleNamespace(cameras=tallies))
+    assert [(one.name, one.level) for one in found] == [
+        ('frame rate front', b'\x01'), ('frame rate left', b'\x00')]
+    [line] = lines
+    assert 'slower than camera front: in 10 s 10.0 frames a second came, it saw 2.0' in line
