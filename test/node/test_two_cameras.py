@@ -24,7 +24,8 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 pytest.importorskip('infmllm_msgs', reason='needs the interface package infmllm_msgs')
-from ros_robot import ns, wait_for  # noqa: E402, I100
+from rclpy.qos import ReliabilityPolicy  # noqa: E402, I100
+from ros_robot import ns, wait_for  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 
 CAMERAS = ('front', 'left')
@@ -39,6 +40,7 @@ def node(start, robot):
     node = start({
         'model': MODEL, 'autostart': 'true', 'cameras': '[front, left]', 'stats_period': 0.05,
         'left.image_transport': 'compressed', 'camera_label': "''", 'camera_question': "''",
+        'qos_overrides./test_two_cameras/front/image.subscription.reliability': 'reliable',
         'budget_tokens': MODEL_BUDGET, 'max_question_tokens': 32, 'max_answer_tokens': 8,
         **{f'saddle.{name}': value for name, value in MODEL_POLICY.items()}})
     node.wait_for_log('active: images from /test_two_cameras/front/image, '
@@ -165,3 +167,10 @@ def test_diagnostics_name_each_camera(robot, pair):
         values = {value.key: value.value for value in status.values}
         assert camera in values['topic']
         assert int(values['received']) >= int(values['seen']) > 0
+
+
+def test_the_quality_of_service_of_one_cameras_topic_can_be_overridden(robot, pair):
+    found = {topic: robot.node.get_subscriptions_info_by_topic(f'/test_two_cameras/{topic}')
+             for topic in ('front/image', 'left/image/compressed')}
+    assert [[end.qos_profile.reliability for end in ends] for ends in found.values()] == [
+        [ReliabilityPolicy.RELIABLE], [ReliabilityPolicy.BEST_EFFORT]]
