@@ -96,6 +96,7 @@ HYBRIDS = {
     ),
 }
 
+
 def language(family: str, shape: dict[str, Any]) -> tuple[Any, type]:
     """Make config and model class of a language model; `shape` are fields of the config."""
     if family in PLAIN:
