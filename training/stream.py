@@ -352,6 +352,8 @@ class Memory:
 class _Look:
     """The ``stream=`` of one pass: attends, and notes what the memory needs afterwards."""
 
+    strict = False
+
     def __init__(self, memory: Memory, part: Part, positions: torch.Tensor,
                  visible: torch.Tensor, evidence: torch.Tensor | None,
                  newest: torch.Tensor | None) -> None:

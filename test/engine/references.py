@@ -200,7 +200,7 @@ def decode_plainly(plain, tokens: list[Token], **options):
     embeds = torch.tensor(np.stack([token.embed for token in tokens]))[None].to(plain.dtype)
     config = plain.config.get_text_config(decoder=True)
     # MiniCPM-V has such a language model too, but no rule for grids
-    grids = hasattr(plain.model, 'get_rope_index')
+    grids = hasattr(plain.base_model, 'get_rope_index')
     if grids and 'mrope_section' in (config.rope_parameters or {}):
         places = torch.tensor(packed_positions(tokens)).T[:, None]  # [3, 1, n]
     else:

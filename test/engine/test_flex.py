@@ -16,6 +16,7 @@
 
 from dataclasses import replace
 
+from infmllm_ros.engine import attention as engine_attention
 from infmllm_ros.engine import BudgetError, FlexPrefill, PolicyError, StreamingSession
 from infmllm_ros.engine.prefill import make_prefill, sparse
 import numpy as np
@@ -132,7 +133,7 @@ def test_gamma_one_is_dense(shape, fields, dtype, tolerance):
 
 
 def test_rows_at_a_time_do_not_show(monkeypatch):
-    monkeypatch.setattr(sparse, 'ROWS', 37)
+    monkeypatch.setattr(engine_attention, 'MASKED_ROWS', 37)
     monkeypatch.setattr(sparse, 'GATHERED', 5000)
     for shape in SHAPES:
         query, key, value, scaling = random_inputs(shape, 7)
