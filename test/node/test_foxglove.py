@@ -64,7 +64,7 @@ def topics(domain):
     rclpy.init(context=context, domain_id=domain)
     node = InfmllmNode(context=context)
     try:
-        CameraInput(node, '', 'raw', print)  # it subscribes when it activates
+        CameraInput(node, '', 'image', 'raw', print)  # it subscribes when it activates
 
         def graph(names):
             return {name: types[0] for name, types in names(node.get_name(), '/')}
