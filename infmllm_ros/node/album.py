@@ -83,8 +83,8 @@ class Album:
         """
         left = {h.frame: h.tokens for h in held if h.frame in self._jpegs}
         excess = max(0, len(left) + room - self.most)
-        gone = sorted(left, key=lambda frame: (left[frame], frame.ordinal))[:excess]
-        self._jpegs = {frame: self._jpegs[frame] for frame in left if frame not in set(gone)}
+        gone = set(sorted(left, key=lambda frame: (left[frame], frame.ordinal))[:excess])
+        self._jpegs = {frame: self._jpegs[frame] for frame in left if frame not in gone}
 
     def notes(self) -> dict[str, bytes]:
         """Give all as notes to be saved with the memory."""

@@ -192,6 +192,18 @@ def group_options() -> tuple[Option, ...]:
 
 TABLE: dict[str, Option] = {
     o.name: o for o in (*OPTIONS, *_NAVIGATION, *_MEMORY, *group_options())}
+PARTS = {'nav': 'Navigation context: where the path leads, told with each question.',
+         'memory': 'The memory as a file and as a picture.',
+         **{name: (f'{"Policy" if name in POLICIES else "Prefill"} {name}: '
+                   f'{(group.__doc__ or "").strip().splitlines()[0]}')
+            for name, group in GROUPS.items()}}
+"""What the parameters are about that start with a name and a dot."""
+
+
+def options_of(part: str) -> list[Option]:
+    """List the parameters of one of `PARTS`."""
+    return [option for option in TABLE.values() if option.name.startswith(f'{part}.')]
+
 
 Settings = make_dataclass(
     'Settings',
@@ -406,21 +418,12 @@ def render() -> str:
     lines = [_HEAD]
     for option in OPTIONS:
         lines += ['', *_entry(option, option.name, ' ' * 4)]
-    for name, about, options in (
-            ('nav', 'Navigation context: where the path leads, told with each question.',
-             _NAVIGATION),
-            ('memory', 'The memory as a file and as a picture.', _MEMORY)):
-        lines += ['', f'    # {about}', f'    {name}:']
-        for option in options:
-            lines += _entry(option, option.name.removeprefix(f'{name}.'), ' ' * 6)
-    for name, group in GROUPS.items():
-        options = [o for o in group_options() if o.name.startswith(name + '.')]
+    for part, about in PARTS.items():
+        options = options_of(part)
         if options:
-            summary = (group.__doc__ or '').strip().splitlines()[0]
-            kind = 'Policy' if name in POLICIES else 'Prefill'
-            lines += ['', f'    # {kind} {name}: {summary}', f'    {name}:']
+            lines += ['', f'    # {about}', f'    {part}:']
         for option in options:
-            lines += _entry(option, option.name[len(name) + 1:], ' ' * 6)
+            lines += _entry(option, option.name.removeprefix(f'{part}.'), ' ' * 6)
     return '\n'.join(lines) + '\n' + _TAIL
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from infmllm_ros.node.option import CONFIGURE, LIVE, LOWER, Option, START, yaml_text
-from infmllm_ros.node.parameters import GROUPS, OPTIONS, TABLE
+from infmllm_ros.node.parameters import GROUPS, OPTIONS, options_of, PARTS
 
 _HEAD = """\
 # Parameters
@@ -50,11 +50,10 @@ _CHANGES = {START: 'start', CONFIGURE: 'configure', LIVE: 'any time', LOWER: 'lo
 
 def render() -> str:
     """Write the table as a page."""
-    groups = {'nav': 'Navigation context', 'memory': 'The memory as a file and as a picture',
-              **{name: f'`{name}`' for name in GROUPS}}
     parts = [_HEAD, '## The node', _table(OPTIONS)]
-    for name, title in groups.items():
-        options = [option for option in TABLE.values() if option.name.startswith(f'{name}.')]
+    for part, about in PARTS.items():
+        options = options_of(part)
+        title = f'`{part}`' if part in GROUPS else about.partition(':')[0].rstrip('.')
         if options:
             parts += [f'## {title}', _table(options)]
     return '\n\n'.join(part.strip('\n') for part in parts) + '\n'

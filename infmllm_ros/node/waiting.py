@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 import time
+from typing import Any
 
 STEP = 0.05  # [s] a signal is noticed after this
 
@@ -27,9 +28,9 @@ class ShuttingDown(Exception):
     """The process was told to end while a callback waited."""
 
 
-def finish(job: Future, ok: Callable[[], bool], tick: Callable[[], None]) -> None:
+def finish(job: Future, ok: Callable[[], bool], tick: Callable[[], None]) -> Any:
     """
-    Wait for a job; call `tick` once a second meanwhile.
+    Wait for a job and return its result; call `tick` once a second meanwhile.
 
     Raises
     ------

@@ -193,13 +193,10 @@ class Worker:
 
         The future ends with `None` or the error.
         """
-        def job() -> None:
-            self._session.tell(text)
-            self._note(self._newest)
         with self._wake:
             if sum(name == 'tell' for name, _, _ in self._commands) >= self.questions.size:
                 return None
-            return self._command('tell', job)
+            return self.use('tell', lambda session: session.tell(text))
 
     def offer(self, frame: Frame) -> None:
         """Hand in a frame; it replaces one of its camera that still waits."""
