@@ -19,12 +19,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from infmllm_ros.node.option import CONFIGURE, LIVE, LOWER, Option, START, yaml_text
-from infmllm_ros.node.parameters import GROUPS, OPTIONS, options_of, PARTS
+from infmllm_ros.node.options import GROUPS, OPTIONS, options_of, PARTS
 
 _HEAD = """\
 # Parameters
 
-Made from the table in `infmllm_ros/node/parameters.py`: change them there, then run
+Made from the table in `infmllm_ros/node/options.py`: change them there, then run
 `python -m infmllm_ros.node.parameters_page > docs/parameters.md`. As a file to start from:
 [`config/infmllm.yaml`](../config/infmllm.yaml).
 
