@@ -31,54 +31,14 @@ from dataclasses import dataclass, replace
 from math import inf
 import threading
 import time
-from typing import Any, Protocol
+from typing import Any
 
 from infmllm_ros.engine import EngineError, fit_budget, QuestionError, Stats, StreamingSession
 from infmllm_ros.node.cameras import Camera, Cameras, Tally
+from infmllm_ros.node.listener import Listener, Watching
 from infmllm_ros.node.loading import release
 from infmllm_ros.node.mailbox import Frame
 from infmllm_ros.node.questions import Ended, expired, Outcome, Question, Status, Waiting
-
-
-class Listener(Protocol):
-    """What the worker tells; called in the worker's thread, `answered` in others as well."""
-
-    def decode(self, message: Any) -> Any:
-        """Decode an image message to uint8 [H, W, 3] RGB; ValueError says why it cannot."""
-
-    def preface(self, question: Question) -> str:
-        """Say what to put before a question whose turn it is; empty for nothing."""
-
-    def observed(self, frame: Frame, image: Any, session: StreamingSession,
-                 again: bool = False) -> None:
-        """Take note of a frame that the model has seen, or found to repeat its last one."""
-
-    def bad_image(self, frame: Frame, reason: str) -> None:
-        """Take note of an image that was dropped."""
-
-    def piece(self, question: Question, text: str) -> None:
-        """Pass on a piece of an answer."""
-
-    def answered(self, question: Question, outcome: Outcome) -> None:
-        """Pass on the end of a question: called once for each."""
-
-    def failed(self, job: str, error: Exception) -> None:
-        """Take note of an exception; the worker goes on."""
-
-
-class Watching(Protocol):
-    """Questions of the node's own, asked when no other waits; called in the worker's thread."""
-
-    def due_in(self) -> float:
-        """Tell in how many seconds to look again; 0 = one is due, infinite = after a frame."""
-
-    def run(self, session: StreamingSession, show: Callable[[str], Frame | None]) -> None:
-        """
-        Ask the one that is due; its question and answer leave the memory.
-
-        `show` has the memory end with the newest frame of a camera, '' for any, and returns it;
-        None when none was seen.
-        """
 
 
 @dataclass(frozen=True)
@@ -115,11 +75,17 @@ class Worker:
         The names of all.
     watches : Watching, optional
         What to ask when nobody else does.
+    clock : callable
+        Tells the time that frames and their rates are measured in [s]; never goes back.
+    thread : bool
+        False: there is no thread, the work is done in `run_pending`.
     """
 
     def __init__(self, listener: Listener, queue_size: int = 8, cameras: Sequence[str] = ('',),
-                 watches: Watching | None = None):
+                 watches: Watching | None = None, clock: Callable[[], float] = time.monotonic,
+                 thread: bool = True):
         """Start the thread, paused and without a session."""
+        self._clock = clock
         self.cameras = Cameras(cameras)
         self._watches = watches
         self._listener = listener
@@ -132,15 +98,17 @@ class Worker:
         self._active = False
         self._stopping = False
         self._job = ''
-        self._since = time.monotonic()  # of the job, or of being idle
+        self._since = clock()  # of the job, or of being idle
         self._newest: Frame | None = None  # observed
         self._watched = False  # whether a watch was asked since
         self._stats: Stats | None = None
         self._failures = 0
         self._last_failure = ('', -float('inf'))
         # A daemon, as a forward pass cannot be interrupted: the process may have to go before.
-        self._thread = threading.Thread(target=self._run, name='infmllm_worker', daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        if thread:
+            self._thread = threading.Thread(target=self._run, name='infmllm_worker', daemon=True)
+            self._thread.start()
 
     # From any thread. Each returns at once, but for `wait_idle` and `stop`.
 
@@ -264,20 +232,42 @@ class Worker:
         with self._wake:
             self._stopping = True
             self._wake.notify()
+        if self._thread is None:
+            self._run()
+            return True
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def health(self) -> Health:
         """Say what the worker is doing."""
         with self._wake:
-            now = time.monotonic()
+            now = self._clock()
             return Health(
-                alive=self._thread.is_alive(), job=self._job,
+                alive=self._thread is None or self._thread.is_alive(), job=self._job,
                 busy_s=now - self._since if self._job else 0.0, waiting=len(self.questions),
                 failures=self._failures, last_failure=self._last_failure[0],
                 since_failure_s=now - self._last_failure[1],
                 cameras=tuple(camera.tally() for camera in self.cameras),
                 stats=self._stats, newest=self._newest)
+
+    def run_pending(self) -> float:
+        """
+        Do all that there is to do now, in the caller's thread: for a worker without its own.
+
+        Returns
+        -------
+        float
+            [s] On the worker's clock, until there may be something to do without a call from
+            outside; infinite if nothing waits for its time.
+        """
+        while True:
+            with self._wake:
+                self._set_job('')
+                job, delay = self._due()
+            if job is None:
+                return delay
+            self._do(job)
+            job = None  # it may hold the session
 
     # In the worker's thread.
 
@@ -295,19 +285,22 @@ class Worker:
                 job = self._next()
             if job is None:
                 break
-            try:
-                job()
-            except Exception as error:
-                self._fail(self._job, error)
+            self._do(job)
             job = None  # it may hold the session
         for _, _, future in self._commands:
             future.set_exception(RuntimeError('the node was cleaned up first'))
         self._session = None
         release()
 
+    def _do(self, job: Callable[[], None]) -> None:
+        try:
+            job()
+        except Exception as error:
+            self._fail(self._job, error)
+
     def _set_job(self, name: str) -> None:
         self._job = name
-        self._since = time.monotonic()
+        self._since = self._clock()
         if not name:
             self._question = self._asking = None
             self._wake.notify_all()  # `wait_idle`
@@ -315,29 +308,35 @@ class Worker:
     def _next(self) -> Callable[[], None] | None:
         """Wait for something to do; holds the lock. None = the thread shall end."""
         while not self._stopping:
-            if self._commands:
-                name, job, future = self._commands.popleft()
-                self._set_job(name)
-                return lambda: self._obey(job, future)
-            delay = inf
-            if self._active and self._session is not None:
-                if self.questions:
-                    self._question = question = self.questions.take()
-                    self._set_job('question')
-                    return lambda: self._answer(question)
-                camera = self.cameras.next(time.monotonic())
-                frame_in = 0.0 if isinstance(camera, Camera) else inf if camera is None else camera
-                watch_in = self._watches.due_in() if self._watches and self._newest else inf
-                # frames and watches take turns, so that neither holds up the other
-                if watch_in <= 0 and not (self._watched and frame_in <= 0):
-                    self._set_job('watch')
-                    return self._watch
-                if frame_in <= 0:
-                    self._set_job('frame')
-                    return lambda: self._observe(camera)
-                delay = min(frame_in, watch_in)
+            job, delay = self._due()
+            if job is not None:
+                return job
             self._wake.wait(None if delay == inf else delay)
         return None
+
+    def _due(self) -> tuple[Callable[[], None] | None, float]:
+        """Take what is to be done now, or tell when to look again [s]; holds the lock."""
+        if self._commands:
+            name, job, future = self._commands.popleft()
+            self._set_job(name)
+            return lambda: self._obey(job, future), 0.0
+        if not self._active or self._session is None:
+            return None, inf
+        if self.questions:
+            self._question = question = self.questions.take()
+            self._set_job('question')
+            return lambda: self._answer(question), 0.0
+        camera = self.cameras.next(self._clock())
+        frame_in = 0.0 if isinstance(camera, Camera) else inf if camera is None else camera
+        watch_in = self._watches.due_in() if self._watches and self._newest else inf
+        # frames and watches take turns, so that neither holds up the other
+        if watch_in <= 0 and not (self._watched and frame_in <= 0):
+            self._set_job('watch')
+            return self._watch, 0.0
+        if frame_in <= 0:
+            self._set_job('frame')
+            return lambda: self._observe(camera), 0.0
+        return None, min(frame_in, watch_in)
 
     def _obey(self, job: Callable[[], Any], future: Future) -> None:
         try:
@@ -349,7 +348,7 @@ class Worker:
 
     def _observe(self, camera: Camera, force: bool = False) -> None:
         """Look at a camera's waiting frame, if its gate admits it or in any case."""
-        now = time.monotonic()
+        now = self._clock()
         frame = camera.take(now)
         if frame is None:
             return
@@ -452,5 +451,5 @@ class Worker:
     def _fail(self, job: str, error: Exception) -> None:
         with self._wake:
             self._failures += 1
-            self._last_failure = (f'{job}: {type(error).__name__}: {error}', time.monotonic())
+            self._last_failure = (f'{job}: {type(error).__name__}: {error}', self._clock())
         self._listener.failed(job, error)

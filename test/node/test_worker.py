@@ -590,3 +590,36 @@ def test_a_told_text_comes_before_the_next_question_and_too_many_are_refused(
     session.error = ValueError('too long')
     with pytest.raises(ValueError, match='too long'):
         worker.tell('x').result(TIMEOUT)
+
+
+def test_without_a_thread_the_work_is_done_by_the_caller_on_a_clock_of_its_own(session, listener):
+    now = [100.0]
+    worker = Worker(listener, clock=lambda: now[0], thread=False)
+    before = threading.active_count()
+    loaded = worker.load(lambda: session)
+    assert not loaded.done()
+    worker.run_pending()
+    assert loaded.result(0) is None
+    worker.resume()
+    camera, = worker.cameras
+    camera.rate = 2.0
+    worker.offer(Frame('a', 1))
+    assert worker.run_pending() == float('inf')
+    now[0] += 0.125
+    worker.offer(Frame('b', 2))
+    assert worker.run_pending() == 0.375, 'half a second after the first'
+    assert listener.seen == ['a']
+    now[0] += 0.375
+    question = ask(worker)
+    assert question not in listener.outcomes
+    worker.run_pending()
+    assert listener.seen == ['a', 'b']
+    assert listener.outcomes[question].status == Status.OK
+    worker.offer(Frame(None, 3))
+    now[0] += 1
+    worker.run_pending()
+    assert listener.bad == ['no pixels']
+    assert threading.active_count() == before
+    late = worker.reset()
+    assert worker.stop(0)
+    assert 'cleaned up' in str(late.exception(0))
