@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 import json
@@ -85,7 +86,9 @@ class Watch:
                 f'letter first, {MAX_NAME} at most')
         if not self.question.strip():
             raise self._error('question', 'must not be empty: write what is to be asked')
-        self._check_choices()
+        key, problem = form_problem(self.choices, self.schema)
+        if problem:
+            raise self._error(key, problem)
         for key in ('threshold', 'hysteresis'):
             if not 0 <= getattr(self, key) <= 1:
                 raise self._error(key, 'must be between 0 and 1: it is a probability')
@@ -100,19 +103,30 @@ class Watch:
             raise self._error(key, 'must say when to ask: give a period in seconds, above 0, or '
                               'every as a number of frames, 1 or more')
 
-    def _check_choices(self) -> None:
-        if self.choices and self.schema:
-            raise self._error('schema', 'cannot go with choices: keep one of them')
-        if len(self.choices) == 1:
-            raise self._error('choices', 'must be two or more, or none for free text: add what '
-                              'else the answer can be')
-        if not all(choice.strip() for choice in self.choices):
-            raise self._error('choices', 'must not be empty: write each as a word')
-        if len(set(self.choices)) < len(self.choices):
-            raise self._error('choices', 'must differ from each other: write each once')
-
     def _error(self, key: str, problem: str) -> WatchError:
         return wrong(self.name, key, getattr(self, key), problem)
+
+
+def form_problem(choices: Sequence[str], schema: str) -> tuple[str, str]:
+    """Say which of a question's choices and schema is wrong, and why; both empty if none is."""
+    if choices and schema:
+        return 'schema', 'cannot go with choices: keep one of them'
+    if len(choices) == 1:
+        return 'choices', ('must be two or more, or none for free text: add what else the answer '
+                           'can be')
+    if not all(choice.strip() for choice in choices):
+        return 'choices', 'must not be empty: write each as a word'
+    if len(set(choices)) < len(choices):
+        return 'choices', 'must differ from each other: write each once'
+    return '', ''
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """Say that a key does not exist, and which one may be meant."""
+    known = list(known)
+    close = get_close_matches(key, known, 1)
+    hint = f'did you mean {close[0]}?' if close else f'known are {", ".join(known)}'
+    return f'key {key} does not exist: {hint}'
 
 
 def wrong(name: Any, key: str, value: Any, problem: str) -> WatchError:
@@ -165,9 +179,7 @@ def _watch(item: Any, place: int) -> Watch:
     name = item.get('name', f'number {place}')
     for key in item:
         if key not in _FIELDS:
-            close = get_close_matches(str(key), _FIELDS, 1)
-            hint = f'did you mean {close[0]}?' if close else f'known are {", ".join(_FIELDS)}'
-            raise WatchError(f'watch {name}: key {key} does not exist: {hint}')
+            raise WatchError(f'watch {name}: {unknown_key(str(key), _FIELDS)}')
     for key in ('name', 'question'):
         if key not in item:
             raise WatchError(f'watch {name}: {key} is missing, but every watch needs it: add it')
