@@ -24,6 +24,7 @@ from .errors import (
     FrameError,
     MemoryFileError,
     ModelError,
+    NotFiniteError,
     PolicyError,
     QuestionError,
     QuestionTooLong,
@@ -39,6 +40,6 @@ from .session import StreamingSession
 __all__ = [
     'Answer', 'Asking', 'BudgetError', 'check_budget', 'ContextFull', 'EngineError', 'Evidence',
     'fit_budget', 'FlexPrefill', 'Frame', 'FrameError', 'Holding', 'holdings', 'inspect_model',
-    'load_model', 'make_policy', 'MemoryFileError', 'ModelError', 'ModelSpec', 'POLICIES',
-    'PolicyError', 'QuestionError', 'QuestionTooLong', 'Stats', 'StreamingModel',
+    'load_model', 'make_policy', 'MemoryFileError', 'ModelError', 'ModelSpec', 'NotFiniteError',
+    'POLICIES', 'PolicyError', 'QuestionError', 'QuestionTooLong', 'Stats', 'StreamingModel',
     'StreamingSession', 'TextError']

@@ -18,13 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from inspect import GEN_SUSPENDED, getgeneratorstate
+import math
 from threading import Event
 from time import perf_counter
 from typing import Any, TYPE_CHECKING
 
 import torch
 
-from . import intake, retention
+from . import finite, intake, retention
 from .answer import Answer, Evidence
 from .chunk import Chunk
 from .decode import Detokenizer, Sampler, Sampling
@@ -60,7 +61,7 @@ class Asking:
         self._first: float | None = None
         self._cancelled = Event()
         self._passes = 0
-        self._mark = session.cache.mark()
+        self._mark = self._before = session.cache.mark()
         self._steps = self._run(max_tokens, sampling)
 
     def __iter__(self) -> Iterator[str]:
@@ -108,11 +109,13 @@ class Asking:
                 if reason := self._halted():
                     return self._end('', reason, (), ())
                 scores.append(self._score(ids, first))
-            probabilities = torch.stack(scores).softmax(0)
-            best = int(probabilities.argmax())
+            probabilities = torch.stack(scores).softmax(0).tolist()
+            if not math.isfinite(sum(probabilities)):
+                raise finite.failure('a choice')
+            best = probabilities.index(max(probabilities))
             said = tokens[best].tolist()
             return self._end(choices[best], 'choice', said, said, choice=best,
-                             probabilities=tuple(probabilities.tolist()))
+                             probabilities=tuple(probabilities))
         finally:
             self.settle()
 
@@ -137,7 +140,7 @@ class Asking:
             held = session.cache.evicted
             retention.evict(session)
             if session.cache.evicted != held:       # what is gone cannot be rolled back
-                self._mark = session.cache.mark()
+                self._mark = self._before = session.cache.mark()
         return logits
 
     def _end(self, text: str, reason: str, tokens: Sequence[int], unread: Sequence[int],
@@ -175,14 +178,21 @@ class Asking:
     def settle(self) -> None:
         """Leave the cache as the question found it, or within the budget with it."""
         session = self.session
+        if session._asking is self:
+            session._asking = None
+        if not session.begun:       # a failure took the memory with it
+            return
         session.cache.rollback(self._mark)
         if session.glance:
             session.glance.close()
         if self.remember:
-            retention.evict(session)
+            try:
+                retention.evict(session)
+            except BaseException:
+                if session.begun:       # without this answer all fits
+                    session.cache.rollback(self._before)
+                raise
             session.cache.trim()
-        if session._asking is self:
-            session._asking = None
 
     def _evidence(self) -> tuple[Evidence, ...]:
         """Name the retained frames that the answer's queries attended to most."""
@@ -208,6 +218,8 @@ class Asking:
             logits = self.prefill()
             while not (reason := reason or self._halted()):
                 token = sampler(guide(logits) if guide else logits)
+                if token < 0:
+                    raise finite.failure('the answer')
                 self._first = self._first or perf_counter()
                 if token in session.prompt.stop_ids:
                     reason = 'stop'

@@ -76,11 +76,15 @@ class Sampler:
             self._generator = torch.Generator(device).manual_seed(sampling.seed)
 
     def __call__(self, logits: torch.Tensor) -> int:
-        """Choose from logits [vocab]."""
-        if self.greedy:
-            return int(logits.argmax())
-        warped = self._warp(None, logits.float()[None])[0]
-        return int(torch.multinomial(warped.softmax(-1), 1, generator=self._generator))
+        """Choose from logits [vocab]; -1 where NaN or infinity is the highest."""
+        best, token = logits.max(0)
+        sound = best.isfinite()
+        if not self.greedy:
+            warped = self._warp(None, logits.float()[None])[0]
+            # on a GPU, to draw by NaN would end the process
+            shares = torch.where(sound, warped.softmax(-1), 1.0)
+            token = torch.multinomial(shares, 1, generator=self._generator)
+        return int(torch.where(sound, token, -1))       # read once: a GPU waits no second time
 
 
 class Detokenizer:

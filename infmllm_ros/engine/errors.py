@@ -51,5 +51,9 @@ class ContextFull(EngineError, RuntimeError):
     """The `full` policy has reached its budget; the memory is untouched."""
 
 
+class NotFiniteError(EngineError, ArithmeticError):
+    """The model computed NaN or infinity; the memory is as it was, without what led to that."""
+
+
 class MemoryFileError(EngineError, ValueError):
     """A saved memory that is torn, or was made by another model or policy."""

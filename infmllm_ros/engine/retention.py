@@ -18,13 +18,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import Any, TYPE_CHECKING
 
 import torch
 
 from .budget import Plan
 from .cache import StreamCache
+from .chunk import Chunk
 from .errors import BudgetError, ContextFull
+from .intake import parts
 from .policies import Policy, Role, View
 
 if TYPE_CHECKING:
@@ -46,14 +48,46 @@ def score(cache: StreamCache, policy: Policy, last: torch.Tensor, past: int, siz
         policy.observe(slots.state[:, :, held], slots.close_window(), asked[held])
 
 
-def settle(session: StreamingSession) -> None:
-    """End a chunk: probe if it is time, then evict whatever is over budget."""
-    session._chunks += 1
-    every = session.policy.probe_every
-    if session.probe is not None and every and session._chunks % every == 0:
-        session.feed(session.probe, Role.PROBE, commit=False)
-    evict(session)
+def begin(session: StreamingSession) -> None:
+    """Let the system prompt into an empty memory; what is there of it after a failure is gone."""
+    session.cache.clear()
+    for part in parts(session.prefix, session.settings.chunk):
+        session.feed(Chunk(part), Role.PREFIX)
+        session.cache.trim()
+
+
+def take(session: StreamingSession, chunk: Chunk, role: Role, **options: Any,
+         ) -> torch.Tensor | None:
+    """
+    Let a chunk in and settle, both or neither; parameters and result as of ``session.feed``.
+
+    To settle is to probe if it is time, then to evict whatever is over budget.
+    """
+    number, every = session._chunks + 1, session.policy.probe_every
+    before, start = session.cache.mark(), perf_counter()
+    try:
+        out = session.feed(chunk, role, **options)
+        prefilled = perf_counter()
+        if session.probe is not None and every and number % every == 0:
+            session.feed(session.probe, Role.PROBE, commit=False)
+        evict(session)
+    except BaseException:
+        if session.begun:       # nothing was moved yet
+            session.cache.rollback(before)
+        raise
     session.cache.trim()
+    session._chunks = number
+    if role is Role.FRAME:
+        session.timings['prefill_s'] = prefilled - start
+    return out
+
+
+def read(session: StreamingSession, ids: torch.Tensor, logits: bool = False,
+         ) -> list[torch.Tensor | None]:
+    """Let text in, part by part; give each part's logits [n, vocab] if they are wanted."""
+    admit(session, len(ids))
+    return [take(session, Chunk(part), Role.TEXT, logits=len(part) if logits else 0)
+            for part in parts(ids, session.settings.chunk)]
 
 
 def evict(session: StreamingSession) -> None:
@@ -64,13 +98,21 @@ def evict(session: StreamingSession) -> None:
     if over and session.probe is not None and not session.policy.probe_every:
         session.feed(session.probe, Role.PROBE, commit=False)
     keep = session.policy.select_all([view(session, group) for group in over])
-    for group, kept in zip(over, keep, strict=True):
-        cache.compact(cache.slots[group], kept)
+    try:
+        for group, kept in zip(over, keep, strict=True):
+            cache.compact(cache.slots[group], kept)
+    except BaseException:
+        session.forget()        # half of it was moved: nothing is where its ledger says
+        raise
     if cache.evicted > before:
         session.evictions += 1
         session.timings['evict_s'] = perf_counter() - start
+
+
+def prune(session: StreamingSession) -> None:
+    """Forget the stamps of frames that are gone, when they are many."""
     if len(session.frames) > 2 * session.plan.budget + 64:
-        kept = cache.ranks.union(cache.frames())
+        kept = session.cache.ranks.union(session.cache.frames())
         session.frames = {number: session.frames[number] for number in kept}
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import intake, persist, retention, watching
+from . import finite, intake, persist, retention, watching
 from .answer import Answer, Frame, Stats
 from .asking import Asking
 from .attention import Pass, streaming
@@ -46,9 +46,11 @@ class StreamingSession:
     One memory over one model.
 
     Use it from one thread; only :meth:`Asking.cancel` may come from another. Every call leaves
-    each full-attention layer with at most `budget` tokens. A call that fails, also for lack of GPU
-    memory in the midst of a forward pass, leaves the memory as it was; only a question that is to
-    be remembered, and for which something was evicted already, stays when its answer fails.
+    each full-attention layer with at most `budget` tokens. A call that fails, also in the midst of
+    a forward pass, for lack of GPU memory or as its outcome is NaN or infinite (NotFiniteError),
+    leaves the memory as it was, with three exceptions. Of a text or a backlog longer than `chunk`,
+    the passes before that one stay. So does a question that is to be remembered and for which
+    something was evicted already. If memory runs out while kept tokens are moved, all are lost.
 
     Parameters
     ----------
@@ -85,13 +87,20 @@ class StreamingSession:
         self.glance = (Glance(self.cache, policy, partial(retention.view, self))
                        if policy.retrieves else None)
         self._asking: Asking | None = None
-        self.reset()
+        self.forget()
+        self._settle()
 
     # ---- in
 
     def reset(self) -> None:
         """Forget everything but the system prompt."""
         self._settle()
+        self.forget()
+        self._settle()
+
+    def forget(self) -> None:
+        """Forget the system prompt too, until the next call."""
+        self.begun = False
         self.cache.clear()
         self.frames: dict[int, Frame] = {}
         self.newest: Frame | None = None
@@ -100,9 +109,6 @@ class StreamingSession:
         self.evictions = self.answers = self._chunks = 0
         self._first_stamp: int | None = None
         self.timings = dict.fromkeys(('vision_s', 'prefill_s', 'evict_s', 'decode_s'), 0.0)
-        for part in intake.parts(self.prefix, self.settings.chunk):
-            self.feed(Chunk(part), Role.PREFIX)
-            self.cache.trim()
 
     def observe(self, image: np.ndarray | torch.Tensor, stamp_ns: int = 0,
                 camera: str = '') -> None:
@@ -176,10 +182,7 @@ class StreamingSession:
         self._settle()
         ids = self.prompt.text(text) if isinstance(text, str) else intake.token_ids(
             text, self._vocabulary)
-        retention.admit(self, len(ids))
-        for part in intake.parts(ids, self.settings.chunk):
-            self.feed(Chunk(part), Role.TEXT)
-            retention.settle(self)
+        retention.read(self, ids)
 
     def logits(self, ids: Sequence[int] | torch.Tensor) -> torch.Tensor:
         """
@@ -193,13 +196,9 @@ class StreamingSession:
             Under the `full` policy.
         """
         self._settle()
-        out = [torch.empty(0, self._vocabulary, dtype=self.model.dtype, device=self.model.device)]
+        none = torch.empty(0, self._vocabulary, dtype=self.model.dtype, device=self.model.device)
         ids = intake.token_ids(ids, self._vocabulary)
-        retention.admit(self, len(ids))
-        for part in intake.parts(ids, self.settings.chunk):
-            out.append(self.feed(Chunk(part), Role.TEXT, logits=len(part)))
-            retention.settle(self)
-        return torch.cat(out)
+        return torch.cat([none, *retention.read(self, ids, logits=True)])
 
     # ---- out
 
@@ -354,7 +353,7 @@ class StreamingSession:
             [logits, vocab].
         """
         cache, device = self.cache, self.model.device
-        # a choice that is only looked at has no vote: it is not part of the stream
+        # a choice that is only looked at has no vote
         counts = commit or role is Role.PROBE
         rows = self.policy.asks(role, chunk) if counts else None
         rows = None if rows is None or not len(rows) else rows.to(device)
@@ -377,9 +376,11 @@ class StreamingSession:
                 if logits:
                     # places, as by a number Gemma 4 would skip the other queries of shared keys
                     last = torch.arange(len(chunk) - logits, len(chunk), device=device)
-                    out = self.model.model(**inputs, logits_to_keep=last).logits[0]
+                    found = out = self.model.model(**inputs, logits_to_keep=last).logits[0]
                 else:       # spares the product with the vocabulary
-                    self.model.model.base_model(**inputs)
+                    found = self.model.model.base_model(**inputs).last_hidden_state
+            if role is not Role.ANSWER or not logits:   # those are read by who chooses from them
+                finite.check(found, role, frames)
             if commit:
                 cache.commit()
         finally:
@@ -390,7 +391,10 @@ class StreamingSession:
         return out
 
     def _settle(self) -> None:
-        """End a question that was left in the middle."""
+        """End a question that was left in the middle, and begin if that has not succeeded."""
         if self._asking is not None:
             self._asking.close()
             self._asking = None
+        if not self.begun:
+            retention.begin(self)
+            self.begun = True

@@ -84,7 +84,7 @@ def passes(sizes: Sequence[int], most: int) -> Iterator[slice]:
 def _enter(session: StreamingSession, chunks: Sequence[Chunk], stamps_ns: Sequence[int],
            cameras: Sequence[str], vision_s: float) -> None:
     """Prefill the frames of one pass, without those that repeat others, and evict."""
-    start, known = perf_counter(), dict(session.filter.last)
+    known = dict(session.filter.last)
     entering: list[Chunk] = []
     frames: list[Frame] = []
     for chunk, stamp, camera in zip(chunks, stamps_ns, cameras, strict=True):
@@ -95,18 +95,18 @@ def _enter(session: StreamingSession, chunks: Sequence[Chunk], stamps_ns: Sequen
     session.timings['vision_s'] = vision_s / len(chunks)
     if frames:
         try:
-            session.feed(join(entering), Role.FRAME, frames=[
+            retention.take(session, join(entering), Role.FRAME, frames=[
                 frame for frame, chunk in zip(frames, entering, strict=True) for _ in chunk.ids])
         except BaseException:
             session.filter.last = known
             raise
-        session.timings['prefill_s'] = (perf_counter() - start) / len(frames)
+        session.timings['prefill_s'] /= len(frames)
         if session._first_stamp is None:
             session._first_stamp = frames[0].stamp_ns
         session.newest = frames[-1]
         session.frames.update((frame.ordinal, frame) for frame in frames)
         session.frames_seen += len(frames)
-        retention.settle(session)
+        retention.prune(session)
     session.frames_skipped += len(chunks) - len(frames)
 
 
