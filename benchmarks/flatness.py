@@ -13,90 +13,154 @@
 # limitations under the License.
 
 """
-Show that a frame costs the same however long the robot has been watching.
+Show that a frame costs the same however long the robot has been watching, and an answer too.
 
-Streams frames through a tiny random model and prints one table: median, p95 of the time per frame
-and the resident memory, in windows over the stream. The first and last window beside each other
-are the answer.
+Streams frames through a model and prints one table: the time per frame and the resident memory, in
+windows over the stream. On a machine that others use too, the second window and the last are far
+apart in time; so the last frames, and the last questions, also take turns with those of a young
+session of the same kind, which leaves only the age to tell them apart.
 
-    python benchmarks/flatness.py [--frames 20000] [--family smolvlm] [--policy saddle] [--budget
-    256]
+    python -m benchmarks.flatness [--frames 100000] [--family smolvlm | --model FOLDER]
+    [--policy saddle] [--budget 192]
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 import gc
-import platform
-import resource
+from itertools import cycle, islice
+from statistics import median
+import sys
 import tempfile
-from time import perf_counter
+from typing import Any
 
+from infmllm_ros.bundled import MODEL, MODEL_BUDGET, MODEL_POLICY
+from infmllm_ros.bundled.scenes import Episode
 from infmllm_ros.bundled.tiny import make_tiny
-from infmllm_ros.engine import load_model, make_policy, POLICIES, StreamingSession
+from infmllm_ros.engine import load_model, make_policy, POLICIES, StreamingModel, StreamingSession
 import numpy as np
 import torch
-import transformers
 
-PAGE = resource.getpagesize()
+from .timing import by_turns, machine, milliseconds, resident, Spent, timed, write
+
+IMAGES = 256            # rendered once, shown again and again
+QUESTION = 'what color is the car ahead?'
+ASKS = 100              # how often, for a time to first token
+EARLY = 100             # frames before the first of these
 
 
-def resident() -> float:
-    """Measure this process's resident memory, in MiB."""
-    with open('/proc/self/statm') as file:
-        return int(file.read().split()[1]) * PAGE / 2 ** 20
+class Watcher:
+    """A session that is shown frames one after the other, and asked now and then."""
+
+    def __init__(self, model: StreamingModel, policy: str, budget: int,
+                 images: list[np.ndarray]) -> None:
+        fields = MODEL_POLICY if policy == 'saddle' and model.adapter.status else {}
+        self.session = StreamingSession(
+            model, make_policy(policy, budget, **fields), max_question=64, max_answer=16)
+        self._frames: Iterator[np.ndarray] = cycle(images)
+
+    def see(self) -> None:
+        """Observe the next frame."""
+        self.session.observe(next(self._frames), self.session.frames_seen * 10 ** 9)
+
+    def see_more(self, frames: int) -> list[Spent]:
+        """Observe some; time each."""
+        return [timed(self.see) for _ in range(frames)]
+
+    def ask(self) -> None:
+        """Ask, and wait for the first token."""
+        self.session.answer(QUESTION, max_tokens=1, remember=False)
+
+
+def summary(times: list[Spent], mib: float) -> dict[str, float]:
+    """Sum up a window of frames."""
+    late = float(np.percentile([one.wall for one in times], 95))
+    return {**milliseconds(times), 'p95_ms': round(1e3 * late, 4), 'resident_mib': round(mib, 2)}
+
+
+def paired(times: dict[str, list[Spent]]) -> dict[str, float]:
+    """Compare what took turns: the ratio of the medians, old over young."""
+    return {clock: round(median(one[place] for one in times['old'])
+                         / median(one[place] for one in times['young']), 4)
+            for place, clock in enumerate(Spent._fields)}
+
+
+def measure(model: StreamingModel, policy: str, budget: int, frames: int, window: int,
+            asks: int = ASKS) -> dict[str, Any]:
+    """
+    Stream through one session, and compare it with a young one.
+
+    Parameters
+    ----------
+    model : StreamingModel
+    policy : str
+    budget : int
+        [tokens]
+    frames, window : int
+        In all, and in a window that is summed up: at least three windows.
+    asks : int
+        Questions for a time to first token.
+    """
+    images = [step.frame for step in islice(Episode('drive', seed=0), IMAGES)]
+    old, young = (Watcher(model, policy, budget, images) for _ in range(2))
+    young.see_more(EARLY)
+    early = by_turns({'ask': young.ask}, asks)['ask']
+    gc.collect()
+    windows = {}
+    for end in range(window, frames, window):
+        times = old.see_more(window)
+        windows[end] = summary(times, resident())
+        print(end, windows[end], file=sys.stderr, flush=True)
+    late = by_turns({'ask': old.ask}, asks)['ask']
+    turns = by_turns({'old': old.ask, 'young': young.ask}, asks)
+    young.see_more(window - EARLY)
+    last = by_turns({'old': old.see, 'young': young.see}, window, warm=0)
+    windows[end + window] = summary(last['old'], resident())
+    stats = old.session.stats()
+    return {
+        'machine': machine(), 'model': model.spec.config.model_type, 'policy': policy,
+        'budget': stats.budget, 'frames': stats.frames_seen, 'tokens': stats.tokens_seen,
+        'evictions': stats.evictions, 'kv_mib': round(stats.kv_bytes / 2 ** 20, 3),
+        'window': window, 'windows': windows,
+        'growth_mib': round(resident() - windows[window]['resident_mib'], 2),
+        'first_token': {EARLY: milliseconds(early), frames: milliseconds(late)},
+        'old_over_young': {'frame': paired(last), 'first_token': paired(turns)}}
 
 
 def main() -> None:
     """Stream, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument('--frames', type=int, default=20000)
-    parser.add_argument('--family', default='smolvlm')
+    parser.add_argument('--family', help='a tiny random model instead of the bundled one')
+    parser.add_argument('--model', help='a checkpoint instead of the bundled one')
     parser.add_argument('--policy', default='saddle', choices=POLICIES)
-    parser.add_argument('--budget', type=int, default=256)
+    parser.add_argument('--budget', type=int, default=MODEL_BUDGET)
     parser.add_argument('--window', type=int, default=1000, help='frames per measured window')
     parser.add_argument('--threads', type=int, default=1)
-    parser.add_argument('--model', help='a checkpoint instead of a tiny random model')
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.frames < 3 * args.window:
         parser.error(f'--frames is {args.frames}, must be at least 3 windows of {args.window}')
-
     with tempfile.TemporaryDirectory() as folder:
-        model = load_model(args.model or make_tiny(args.family, folder))
-    session = StreamingSession(
-        model, make_policy(args.policy, args.budget), max_question=32, max_answer=16)
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (64, 48, 64, 3), dtype=np.uint8)
-    times = np.zeros(args.frames)
-    memory = {}
-    gc.collect()
-    for number in range(args.frames):
-        start = perf_counter()
-        session.observe(images[number % len(images)], stamp_ns=number * 10 ** 8)
-        times[number] = perf_counter() - start
-        if (number + 1) % args.window == 0:
-            memory[number + 1] = resident()
-    stats = session.stats()
-
-    print(f'{platform.processor() or platform.machine()}, {args.threads} thread(s), '
-          f'torch {torch.__version__}, transformers {transformers.__version__}')
-    print(f'{model.spec.name} ({args.family}), policy {args.policy}, budget {stats.budget}, '
-          f'{stats.frames_seen} frames, {stats.tokens_seen} tokens seen, {stats.tokens} held, '
-          f'{stats.evictions} evictions, KV buffers {stats.kv_bytes / 2 ** 20:.2f} MiB\n')
-    print(f'{"frames":>16} {"median ms":>10} {"p95 ms":>8} {"resident MiB":>13}')
-    for end in memory:
+        model = load_model(make_tiny(args.family, folder) if args.family else args.model or MODEL)
+    found = measure(model, args.policy, args.budget, args.frames, args.window)
+    write('speed_flatness', found)
+    print(f'{found["machine"]}\n{found["model"]}, policy {args.policy}, budget '
+          f'{found["budget"]}, {found["tokens"]} tokens seen, {found["evictions"]} evictions, '
+          f'KV buffers {found["kv_mib"]} MiB\n')
+    print(f'{"frames":>16} {"wall ms":>8} {"p95 ms":>8} {"processor ms":>13} '
+          f'{"resident MiB":>13}')
+    for end, line in found['windows'].items():
         if end in (args.window, 2 * args.window) or end * 5 % args.frames == 0:
-            part = times[end - args.window:end] * 1e3
-            print(f'{end - args.window:>7}..{end:<7} {np.median(part):>10.3f} '
-                  f'{np.percentile(part, 95):>8.3f} {memory[end]:>13.2f}')
-    early = np.median(times[args.window:2 * args.window])
-    late = np.median(times[-args.window:])
-    last = max(memory)
-    print(f'\nmedian of the last {args.window} over frames {args.window}..{2 * args.window}: '
-          f'{late / early:.4f}')
-    print(f'resident memory growth from frame {args.window} to {last}: '
-          f'{memory[last] - memory[args.window]:.2f} MiB')
+            print(f'{end - args.window:>7}..{end:<7} {line["wall_ms"]:>8.3f} '
+                  f'{line["p95_ms"]:>8.3f} {line["processor_ms"]:>13.3f} '
+                  f'{line["resident_mib"]:>13.2f}')
+    early, late = (list(found['windows'].values())[place] for place in (1, -1))
+    print(f'\nlast window over the second: wall {late["wall_ms"] / early["wall_ms"]:.4f}, '
+          f'processor {late["processor_ms"] / early["processor_ms"]:.4f}; resident memory grew '
+          f'by {found["growth_mib"]:.2f} MiB\ntime to first token: {found["first_token"]}\n'
+          f'old over young, by turns: {found["old_over_young"]}')
 
 
 if __name__ == '__main__':
