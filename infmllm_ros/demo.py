@@ -40,7 +40,14 @@ from infmllm_ros.bundled import MODEL, MODEL_BUDGET, MODEL_POLICY
 from infmllm_ros.replay.audience import Audience, MIB, stamp_of
 from infmllm_ros.replay.interview import Interview
 from infmllm_ros.replay.player import DEPTH, Played, Player
-from infmllm_ros.replay.sources import COMPRESSED, open_source, Rendered, Source, SourceError
+from infmllm_ros.replay.sources import (
+    camera_topics,
+    COMPRESSED,
+    open_source,
+    Rendered,
+    Source,
+    SourceError,
+)
 from infmllm_ros.replay.terminal import printable, Screen
 from infmllm_ros.replay.transport import make_room
 import rclpy
@@ -106,7 +113,7 @@ def await_node(executor: Any, process: subprocess.Popen, audience: Audience,
                player: Player) -> None:
     """Return when the node is active and hears both frames and questions."""
     end = time.monotonic() + START_S
-    while not (audience.stats and player.publisher.get_subscription_count()
+    while not (audience.stats and player.heard
                and audience.query.get_subscription_count()):
         executor.spin_once(timeout_sec=0.1)
         if process.poll() is not None:
@@ -222,8 +229,8 @@ def report(rows: list[tuple[str, str, bool]], screen: Screen) -> int:
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m infmllm_ros.demo', description=(
         'Play a video or a bag into the node and ask it questions meanwhile.'))
-    parser.add_argument('input', nargs='?', help='avi, mp4, .mcap, .db3 or a bag folder; '
-                        'default: a rendered drive')
+    parser.add_argument('input', nargs='?', help='avi, mp4, .mcap, .db3, a bag folder or a folder '
+                        'of images; default: a rendered drive')
     parser.add_argument('--bag-topic', help="which of a bag's image topics to play")
     parser.add_argument('--rate', type=float, default=1.0, help='speed (default: 1)')
     parser.add_argument('--seed', type=int, default=0, help='which drive (default: 0)')
@@ -268,9 +275,10 @@ def _run(source: Source, arguments: argparse.Namespace, screen: Screen) -> int:
     parameters = {
         'model': arguments.model or str(MODEL), 'policy': arguments.policy,
         'autostart': True, 'max_answer_tokens': 48 if arguments.model else 8, 'stats_period': 0.25,
-        'image_transport': 'compressed' if source.msgtype == COMPRESSED else 'raw',
+        'image_transport': 'compressed' if COMPRESSED in source.msgtypes.values() else 'raw',
         # Frames are counted at the end: none may be lost between the processes.
-        'qos_overrides': {player.publisher.topic_name: {'subscription': image}},
+        'qos_overrides': {p.topic_name: {'subscription': image}
+                          for p in player.publishers.values()},
         **bundled, **budget}
     with tempfile.TemporaryDirectory() as folder:
         process = start_node(parameters, folder, screen)
@@ -279,6 +287,8 @@ def _run(source: Source, arguments: argparse.Namespace, screen: Screen) -> int:
             played = show(executor, process, audience, player, ask)
             screen.close()
             screen.line(screen.paint(f'Played {played}', 'dim'))
+            if source.problem:
+                screen.line(screen.paint(source.problem, 'yellow'))
         finally:
             screen.close()
             status = end_node(process)
@@ -294,7 +304,8 @@ def main(argv: list[str] | None = None) -> int:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
     try:
-        source = open_source(arguments.input, arguments.bag_topic, arguments.seed)
+        source = open_source(arguments.input, camera_topics(
+            filter(None, [arguments.bag_topic])), seed=arguments.seed)
         settle_environment()
         _introduce(source, arguments, screen)
         signal.signal(signal.SIGTERM, interrupt)  # as SIGINT does

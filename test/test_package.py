@@ -29,11 +29,15 @@ ROOT = Path(__file__).parents[1]
 # The rosdep keys of modules that are no ROS packages; None: comes with another one.
 KEYS = {
     'PIL': 'python3-pil',
+    'apsw': None,           # with rosbags, as the next is
+    'backports': None,
+    'compression': None,    # of Python 3.14
     'cv2': 'python3-opencv',
     'huggingface_hub': None,
     'jinja2': 'python3-jinja2',
     'jsonschema': 'python3-jsonschema',
     'llguidance': None,     # optional, and no rosdep key
+    'lz4': None,            # with rosbags
     'numpy': 'python3-numpy',
     'referencing': None,    # of jsonschema
     'rosbags': 'python3-rosbags-pip',

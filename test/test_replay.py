@@ -23,7 +23,15 @@ import time
 
 from infmllm_ros.bundled.scenes import Episode
 from infmllm_ros.images import decode
-from infmllm_ros.replay.sources import COMPRESSED, IMAGE, open_source, SECOND, SourceError
+from infmllm_ros.replay.sources import (
+    BEGIN,
+    camera_topics,
+    COMPRESSED,
+    IMAGE,
+    open_source,
+    SECOND,
+    SourceError,
+)
 import numpy as np
 import pytest
 from test_images import compressed, smooth
@@ -104,7 +112,7 @@ def test_the_rendered_drive_is_that_of_its_seed_and_knows_its_truth():
         expected = Episode('drive', 5, keys=0)
         for index, frame in zip(range(40), source, strict=False):
             step = next(expected)
-            assert frame.time_ns == index * SECOND // source.fps
+            assert frame.time_ns == BEGIN + index * SECOND // source.fps
             assert np.array_equal(frame.image, step.frame)
             assert source.episode.ordinal == index and source.episode.truth == step.truth
     assert sum(1 for _ in source) == source.count
@@ -113,10 +121,10 @@ def test_the_rendered_drive_is_that_of_its_seed_and_knows_its_truth():
 
 def test_a_video_gives_all_frames_in_rgb_at_its_own_times(video):
     source = open_source(video)
-    assert (source.fps, source.count, source.msgtype) == (20, FRAMES, IMAGE)
+    assert (source.fps, source.count, source.msgtypes) == (20, FRAMES, {'': IMAGE})
     for _ in range(2):  # it can be played again
         frames = list(source)
-        assert [f.time_ns for f in frames] == [i * 50_000_000 for i in range(FRAMES)]
+        assert [f.time_ns for f in frames] == [BEGIN + i * 50_000_000 for i in range(FRAMES)]
         for index, frame in enumerate(frames):
             assert frame.image.dtype == np.uint8
             assert difference(frame.image, picture(index)) < 6
@@ -131,7 +139,8 @@ def test_a_bag_gives_the_messages_of_its_image_topic(bags, storage, kind, single
     if single:
         path = next(p for p in path.iterdir() if p.suffix in ('.mcap', '.db3'))
     source = open_source(path)
-    assert (source.topic, source.msgtype, source.count) == ('/cam', kind, FRAMES)
+    assert (source.msgtypes, source.count) == ({'': kind}, FRAMES)
+    assert {(f.topic, f.msgtype, f.camera) for f in source} == {('/cam', kind, '')}
     assert source.fps == pytest.approx(20)
     frames = list(source)
     assert [f.time_ns for f in frames] == [START + i * 50_000_000 for i in range(FRAMES)]
@@ -141,13 +150,32 @@ def test_a_bag_gives_the_messages_of_its_image_topic(bags, storage, kind, single
         np.testing.assert_array_equal(decode(message), picture(index))
 
 
-def test_one_of_several_image_topics_is_chosen_by_name(two_cameras):
-    assert open_source(two_cameras, '/right').msgtype == COMPRESSED
-    assert len(list(open_source(two_cameras, '/left'))) == FRAMES
-    for topic in (None, '/chatter', '/cam'):
-        with pytest.raises(SourceError, match='/left, /right') as error:
-            open_source(two_cameras, topic)
-        assert (topic or '2 image topics') in str(error.value)
+def test_image_topics_are_chosen_and_called_by_name(two_cameras):
+    right = open_source(two_cameras, {'': '/right'})
+    assert right.msgtypes == {'': COMPRESSED} and right.count == len(list(right)) == FRAMES
+    both = open_source(two_cameras, camera_topics(['eye=/right', 'front=/left']))
+    assert both.msgtypes == {'eye': COMPRESSED, 'front': IMAGE} and both.count == 2 * FRAMES
+    frames = list(both)
+    assert [f.time_ns for f in frames] == [START + i // 2 * 50_000_000 for i in range(2 * FRAMES)]
+    assert {(f.camera, f.topic, f.msgtype) for f in frames} == {
+        ('eye', '/right', COMPRESSED), ('front', '/left', IMAGE)}
+    assert [f.raw for f in frames if f.camera == 'eye'] == [f.raw for f in right]
+
+
+@pytest.mark.parametrize('topics, says', [
+    (None, '2 image topics'), ({'': '/chatter'}, 'no image topic /chatter'),
+    ({'': '/cam'}, 'no image topic /cam'), ({'a': '/left', 'b': '/left'}, 'the same topic')])
+def test_a_topic_that_cannot_be_played_gets_a_list_of_those_that_can(two_cameras, topics, says):
+    with pytest.raises(SourceError, match='/left, /right') as error:
+        open_source(two_cameras, topics)
+    assert says in str(error.value)
+
+
+def test_cameras_are_read_from_words():
+    assert camera_topics(['/cam']) == {'': '/cam'} and camera_topics([]) == {}
+    for words in (['/a', '/b'], ['1=/a'], ['a-b=/a'], ['a='], ['=/a'], ['a=/a', 'a=/b']):
+        with pytest.raises(SourceError, match=f'camera {words[-1]}|camera {words[0]}'):
+            camera_topics(words)
 
 
 def test_an_input_that_cannot_be_read_gets_one_line_with_a_remedy(tmp_path, bags, capfd):
@@ -160,7 +188,7 @@ def test_an_input_that_cannot_be_read_gets_one_line_with_a_remedy(tmp_path, bags
     folder.mkdir()
     silent = make_bag(tmp_path / 'silent', 'SQLITE3', {})
     for path, says in ((tmp_path / 'none.mp4', 'no such file'), (text, 'give an avi'),
-                       (broken, 'not a whole ROS 2 bag'), (folder, 'metadata.yaml'),
+                       (broken, 'breaks off after 200 bytes'), (folder, 'no images'),
                        (silent, 'no image topic')):
         with pytest.raises(SourceError, match=says) as error:
             open_source(path)
@@ -193,7 +221,6 @@ def stage(ros):
     from infmllm_ros.replay.player import Player
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
-    from sensor_msgs.msg import CompressedImage, Image
     node = rclpy.create_node('test', context=ros)
     executor = SingleThreadedExecutor(context=ros)
     executor.add_node(node)
@@ -201,9 +228,10 @@ def stage(ros):
     def play(source, on_frame=None, expect=FRAMES, **options):
         player = Player(node, source, **options)
         arrived = []
-        node.create_subscription(
-            CompressedImage if player.compressed else Image, player.publisher.topic_name,
-            lambda message: arrived.append((time.time_ns(), message)), 10)
+        for publisher in player.publishers.values():
+            node.create_subscription(
+                publisher.msg_type, publisher.topic_name,
+                lambda message: arrived.append((time.time_ns(), message)), 10)
         assert player.wait_for_subscriber(10)
         result = []
         thread = threading.Thread(target=lambda: result.append(player.play(on_frame)))

@@ -13,38 +13,43 @@
 # limitations under the License.
 
 """
-Play a video or a bag as a camera: ``python -m infmllm_ros.replay.player [PATH] [--rate 1.0]``.
+Play a video or a bag as cameras: ``python -m infmllm_ros.replay.player [PATH] [--rate 1.0]``.
 
-Frames go out at the times of the source, divided by the rate.  The publisher is reliable with a
-short queue, so that it serves reliable and best-effort subscribers alike and never waits for one.
+Frames go out at the times of the source, divided by the rate.  The publishers are reliable with a
+short queue, so that they serve reliable and best-effort subscribers alike and never wait for one.
 """
 from __future__ import annotations
 
 import argparse
-import array
 from collections.abc import Callable
 from dataclasses import dataclass
-import io
-import struct
 import sys
 import threading
 import time
 
-from infmllm_ros.replay.sources import COMPRESSED, Frame, open_source, SECOND, Source, SourceError
+from infmllm_ros.replay import cdr
+from infmllm_ros.replay.sources import (
+    camera_topics,
+    COMPRESSED,
+    Frame,
+    IMAGE,
+    open_source,
+    SECOND,
+    Source,
+    SourceError,
+)
 from infmllm_ros.replay.transport import make_room
-import numpy as np
-from PIL import Image as PillowImage
 import rclpy
 from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.utilities import remove_ros_args
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
-#: Source time (a bag's own stamps; of pixels, counted from the start) or the clock at sending.
 STAMPS = ('source', 'now')
-JPEG_QUALITY = 90
 DEPTH = 10  # [messages] a slow reliable subscriber may lag
 
 
@@ -71,74 +76,104 @@ class Player:
     Parameters
     ----------
     node : rclpy.node.Node
-        Whose clock stamps the frames.
+        Whose clock stamps the frames, unless there is a `clock`.
     source : Source
-        What to play.  The messages of a bag go out as they are.
+        What to play.  Serialized messages go out as they are.
     topic : str
-        Where to; jpegs go to ``<topic>/compressed``, as image_transport has it.
+        Where to, with one camera; several publish on ``<camera>/image``.  Jpegs go to
+        ``<topic>/compressed``, as image_transport has it.
     rate : float
         Speed, 1 is the source's own.
     compressed : bool
-        Send pixels as jpeg; a bag's topic must be of that type already.
+        Send pixels as jpeg; a bag's topics must be of that type already.
     stamps : str
         One of ``STAMPS``.
     frame_id : str
         Of the messages that are made here.
+    clock : float, optional
+        [Hz] how often the source's time goes out on ``/clock``, for nodes with ``use_sim_time``;
+        it goes out with each frame anyway, before it, and is what stamps frames without a stamp.
+
+    Attributes
+    ----------
+    publishers : dict of str to rclpy.publisher.Publisher
+        Of each camera.
 
     Raises
     ------
     SourceError
-        A rate that is not above 0; raw messages that would have to be compressed.
+        A rate or a clock that is not above 0; raw messages that would have to be compressed.
 
     """
 
     def __init__(self, node: Node, source: Source, *, topic: str = 'image', rate: float = 1.0,
-                 compressed: bool = False, stamps: str = 'source', frame_id: str = 'camera'):
+                 compressed: bool = False, stamps: str = 'source', frame_id: str = 'camera',
+                 clock: float | None = None):
         if not rate > 0:
             raise SourceError(f'rate {rate:g}: give one above 0 (1 is the speed of the source)')
-        bag = getattr(source, 'topic', None)
-        if compressed and bag and source.msgtype != COMPRESSED:
-            raise SourceError(f'{bag}: the raw images of a bag are sent as they are: leave out '
-                              '--compressed')
-        self.compressed = compressed or source.msgtype == COMPRESSED
+        if clock is not None and not clock > 0:
+            raise SourceError(f'clock {clock:g} Hz: give one above 0')
+        if compressed and source.stamped and IMAGE in source.msgtypes.values():
+            raise SourceError(f'{source.name}: the raw images of a bag are sent as they are: '
+                              'leave out --compressed')
         self._node, self._source, self._rate = node, source, rate
         self._now, self._frame_id = stamps == 'now', frame_id
         self._stopped = threading.Event()
-        self.publisher = node.create_publisher(
-            CompressedImage if self.compressed else Image,
-            topic + '/compressed' * self.compressed,
+        self.publishers = {
+            camera: self._publisher(topic if len(source.cameras) == 1 else f'{camera}/image',
+                                    compressed or kind == COMPRESSED)
+            for camera, kind in source.msgtypes.items()}
+        self._clock = None if clock is None else node.create_publisher(Clock, '/clock', DEPTH)
+        self._period = 0.2 if clock is None else 1 / clock  # [s]
+
+    def _publisher(self, topic: str, compressed: bool) -> Publisher:
+        return self._node.create_publisher(
+            CompressedImage if compressed else Image, topic + '/compressed' * compressed,
             QoSProfile(depth=DEPTH, reliability=ReliabilityPolicy.RELIABLE))
 
+    @property
+    def heard(self) -> bool:
+        """Whether somebody subscribes to each camera."""
+        return all(p.get_subscription_count() for p in self.publishers.values())
+
     def wait_for_subscriber(self, timeout_s: float = 30.0) -> bool:
-        """Return whether somebody subscribes within the time; discovery can take seconds."""
+        """Return whether all cameras have one within the time; discovery can take seconds."""
         end = time.monotonic() + timeout_s
         while time.monotonic() < end and self._running():
-            if self.publisher.get_subscription_count():
+            if self.heard:
                 return True
             self._stopped.wait(0.05)
         return False
 
-    def play(self, on_frame: Callable[[int, int], None] | None = None) -> Played:
+    def play(self, on_frame: Callable[[int, int], None] | None = None,
+             before: Callable[[Frame], None] | None = None) -> Played:
         """
         Publish all frames, each when it is due, until the end, `stop` or the shutdown of ROS.
 
-        `on_frame` is called with (number of frames sent, stamp [ns] of the newest) after each.
-        A frame that is late is sent at once: none is left out.
+        `before` is called with a frame when it is due; as long as that takes, the source's time
+        stands still.  `on_frame` is called with (number of frames sent, stamp [ns] of the newest)
+        after each.  A frame that is late is sent at once: none is left out.
         """
         played = Played()
-        begin = first = 0
+        begin = first = held = 0
         anchor = self._node.get_clock().now().nanoseconds
         for frame in self._source:
             if not played.frames:
                 begin, first = time.monotonic_ns(), frame.time_ns
-            due = begin + int((frame.time_ns - first) / self._rate)
+            due = begin + held + int((frame.time_ns - first) / self._rate)
             while self._running() and (gap := due - time.monotonic_ns()) > 0:
-                self._stopped.wait(min(gap / SECOND, 0.2))
+                if played.frames:
+                    self._tick(frame.time_ns - int(gap * self._rate))
+                self._stopped.wait(min(gap / SECOND, self._period))
+            if before is not None and self._running():
+                called = time.monotonic_ns()
+                before(frame)
+                held += (took := time.monotonic_ns() - called)
+                due += took
             if not self._running():
                 break
-            elapsed = 0 if self._now else frame.time_ns - first
-            start = self._node.get_clock().now().nanoseconds if self._now else anchor
-            stamp = self._publish(frame, start + elapsed)
+            self._tick(frame.time_ns)
+            stamp = self._publish(frame, anchor + frame.time_ns - first)
             late = max(0, time.monotonic_ns() - due)
             played.frames += 1
             played.late_sum_ns += late
@@ -147,7 +182,8 @@ class Player:
             if on_frame is not None:
                 on_frame(played.frames, stamp)
         if self._running():
-            played.acknowledged = self.publisher.wait_for_all_acked(Duration(seconds=5))
+            played.acknowledged = all(p.wait_for_all_acked(Duration(seconds=5))
+                                      for p in self.publishers.values())
         return played
 
     def stop(self) -> None:
@@ -157,61 +193,51 @@ class Player:
     def _running(self) -> bool:
         return self._node.context.ok() and not self._stopped.is_set()
 
-    def _publish(self, frame: Frame, stamp_ns: int) -> int:
+    def _tick(self, time_ns: int) -> None:
+        """Publish the source's time."""
+        if self._clock is not None:
+            message = Clock()
+            message.clock.sec, message.clock.nanosec = divmod(time_ns, SECOND)
+            self._clock.publish(message)
+
+    def _publish(self, frame: Frame, anchored_ns: int) -> int:
         """Send a frame and return its stamp [ns]."""
-        if frame.raw is None:
-            self.publisher.publish(self._message(frame.image, stamp_ns))
-            return stamp_ns
-        raw = restamped(frame.raw, stamp_ns) if self._now else frame.raw
-        self.publisher.publish(raw)
-        return stamp_of(raw)
-
-    def _message(self, image: np.ndarray, stamp_ns: int) -> Image | CompressedImage:
-        """Return the message of pixels ``[H, W, 3]``."""
-        if self.compressed:
-            file = io.BytesIO()
-            PillowImage.fromarray(image).save(file, 'jpeg', quality=JPEG_QUALITY)
-            message, data = CompressedImage(format='jpeg'), file.getvalue()
+        if self._clock is not None:
+            stamp_ns = frame.time_ns
         else:
-            height, width, channels = image.shape
-            message = Image(height=height, width=width, encoding='rgb8', step=width * channels)
-            data = memoryview(np.ascontiguousarray(image)).cast('B')
-        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, SECOND)
-        message.header.frame_id = self._frame_id
-        message.data = array.array('B')  # what rclpy takes without a copy, element by element
-        message.data.frombytes(data)
-        return message
-
-
-def _stamp_format(raw: bytes) -> str:
-    """Return how the header's stamp lies in a serialized message, behind 4 bytes that say so."""
-    return '<iI' if raw[1] & 1 else '>iI'
-
-
-def stamp_of(raw: bytes) -> int:
-    """Return the stamp [ns] of a serialized message that begins with a header."""
-    sec, nanosec = struct.unpack_from(_stamp_format(raw), raw, 4)
-    return sec * SECOND + nanosec
-
-
-def restamped(raw: bytes, stamp_ns: int) -> bytes:
-    """Return a serialized message that begins with a header, with another stamp [ns]."""
-    return raw[:4] + struct.pack(_stamp_format(raw), *divmod(stamp_ns, SECOND)) + raw[12:]
+            stamp_ns = self._node.get_clock().now().nanoseconds if self._now else anchored_ns
+        publisher = self.publishers[frame.camera]
+        if frame.raw is None:
+            raw = cdr.image(stamp_ns, self._frame_id, frame.image) \
+                if publisher.msg_type is Image else \
+                cdr.compressed(stamp_ns, self._frame_id, 'jpeg', cdr.jpeg(frame.image))
+        elif self._source.stamped and not self._now:
+            raw = frame.raw
+        else:
+            raw = cdr.restamped(frame.raw, stamp_ns)
+        publisher.publish(raw)
+        return cdr.stamp_of(raw)
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='python -m infmllm_ros.replay.player',
-        description='Play a video or a bag as a camera.')
-    parser.add_argument('path', nargs='?', help='avi, mp4, .mcap, .db3 or a bag folder; '
-                        'default: a rendered drive')
-    parser.add_argument('--bag-topic', help="which of a bag's image topics to play")
-    parser.add_argument('--topic', default='image', help='where to publish (default: image; '
-                        'jpegs go to TOPIC/compressed)')
+        description='Play a video or a bag as a camera, or several.')
+    parser.add_argument('path', nargs='?', help='avi, mp4, .mcap, .db3, a bag folder or a folder '
+                        'of images; default: a rendered drive')
+    topics = parser.add_mutually_exclusive_group()
+    topics.add_argument('--bag-topic', help="which of a bag's image topics to play")
+    topics.add_argument('--cameras', nargs='+', default=[], metavar='NAME=TOPIC',
+                        help='which of them, as cameras; several are published on NAME/image')
+    parser.add_argument('--fps', type=float, help='of images without stamps (default: 10)')
+    parser.add_argument('--topic', default='image', help='where to publish one camera (default: '
+                        'image; jpegs go to TOPIC/compressed)')
     parser.add_argument('--rate', type=float, default=1.0, help='speed (default: 1)')
     parser.add_argument('--compressed', action='store_true', help='send pixels as jpeg')
     parser.add_argument('--stamps', choices=STAMPS, default='source',
                         help="source time (a bag's own stamps) or the clock at sending")
+    parser.add_argument('--clock', type=float, metavar='HZ', help="publish the source's time on "
+                        '/clock, that often and with each frame')
     parser.add_argument('--frame-id', default='camera', help='frame of the camera, for a video')
     parser.add_argument('--wait', type=float, default=30.0, metavar='SECONDS',
                         help='how long to wait for a subscriber (default: 30)')
@@ -226,17 +252,21 @@ def main(argv: list[str] | None = None) -> int:
     rclpy.init(args=argv)
     node = rclpy.create_node('player')
     try:
-        player = Player(node, open_source(arguments.path, arguments.bag_topic),
-                        topic=arguments.topic, rate=arguments.rate,
+        words = arguments.cameras or filter(None, [arguments.bag_topic])
+        source = open_source(arguments.path, camera_topics(words), arguments.fps)
+        player = Player(node, source, topic=arguments.topic, rate=arguments.rate,
                         compressed=arguments.compressed, stamps=arguments.stamps,
-                        frame_id=arguments.frame_id)
+                        frame_id=arguments.frame_id, clock=arguments.clock)
+        topics = ', '.join(p.topic_name for p in player.publishers.values())
         if not player.wait_for_subscriber(arguments.wait):
             if rclpy.ok():
-                node.get_logger().error(f'nobody subscribed to {player.publisher.topic_name} '
-                                        f'within {arguments.wait:g} s')
+                node.get_logger().error(f'nobody subscribed to {topics} within '
+                                        f'{arguments.wait:g} s')
                 return 3
             return 0
-        node.get_logger().info(f'{player.publisher.topic_name}: {player.play()}')
+        node.get_logger().info(f'{topics}: {player.play()}')
+        if source.problem:
+            node.get_logger().warning(source.problem)
     except SourceError as error:
         node.get_logger().error(str(error))
         return 2

@@ -13,217 +13,147 @@
 # limitations under the License.
 
 """
-One door to camera frames: ``open_source(path)``.
+Where frames come from: a bag, a video, a folder of images, or a drive rendered on the way.
 
-A path leads to a video file (OpenCV reads it) or a ROS 2 bag, MCAP or sqlite3 (rosbags reads it);
-no path leads to a drive that is rendered on the way.  No file here needs ROS.
+Nothing in them needs ROS.
 """
+
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 import os
 from pathlib import Path
-from typing import Any, ClassVar
+import re
+from typing import ClassVar
 
 from infmllm_ros.bundled.scenes import Episode
-import numpy as np
+from infmllm_ros.replay.bag import Bag, TORN
+from infmllm_ros.replay.folder import Folder
+from infmllm_ros.replay.source import (
+    BEGIN,
+    CAMERA,
+    COMPRESSED,
+    Frame,
+    IMAGE,
+    SECOND,
+    Source,
+    SourceError,
+)
+from infmllm_ros.replay.video import Video
 
-SECOND = 1_000_000_000
-IMAGE = 'sensor_msgs/msg/Image'
-COMPRESSED = 'sensor_msgs/msg/CompressedImage'
-
-
-class SourceError(ValueError):
-    """An input that cannot be played; one line: what is wrong, what to do."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One frame: pixels, or a bag's serialized message, which is passed on as it is."""
-
-    time_ns: int  # [ns] on the source's own clock: recording time of a bag, else 0 at the first
-    image: np.ndarray | None = None  # uint8 [H, W, 3] RGB
-    raw: bytes | None = None  # CDR
-
-
-class Source:
-    """
-    Frames in time order; every iteration starts at the first.
-
-    Attributes
-    ----------
-    name : str
-        What is played, for people.
-    msgtype : str
-        ``IMAGE`` or ``COMPRESSED``, of the raw messages; ``IMAGE`` where there are pixels.
-    fps : float or None
-        [1/s] mean frame rate, where it is known.
-    count : int or None
-        Number of frames as the file says, if it does.
-
-    """
-
-    msgtype: str = IMAGE
-    name: str
-    fps: float | None
-    count: int | None
-
-    def __iter__(self) -> Iterator[Frame]:
-        raise NotImplementedError
+__all__ = ['BEGIN', 'camera_topics', 'COMPRESSED', 'Frame', 'IMAGE', 'open_source', 'Rendered',
+           'SECOND', 'Source', 'SourceError']
 
 
 class Rendered(Source):
     """
-    A drive that the project renders and knows the truth of.
+    A world that the project renders and knows the truth of.
 
     Parameters
     ----------
     seed : int
-        Which drive.
+        Which one of its kind.
+    kind : str
+        'drive' or 'bench'.
+    count : int
+        [frames]
 
     Attributes
     ----------
     episode : Episode
-        The drive, at the frame that was given last; None before the first.
+        The world, at the frame that was given last; None before the first.
 
     """
 
     fps: ClassVar[float] = 20
-    count: ClassVar[int] = 600
     size: ClassVar[int] = 64  # [pixels] what the bundled model looks at
 
-    def __init__(self, seed: int = 0):
-        self.seed, self.name = seed, f'rendered drive {seed}'
+    def __init__(self, seed: int = 0, kind: str = 'drive', count: int = 600):
+        self.seed, self.kind, self.count = seed, kind, count
+        self.name = f'rendered {kind} {seed}'
         self.episode: Episode | None = None
 
     def __iter__(self) -> Iterator[Frame]:
-        self.episode = Episode('drive', self.seed, self.size, keys=0)
+        self.episode = Episode(self.kind, self.seed, self.size, keys=0)
         for index, step in enumerate(islice(self.episode, self.count)):
-            yield Frame(index * SECOND // self.fps, step.frame)
+            yield Frame(BEGIN + index * SECOND // self.fps, step.frame)
 
 
-class Video(Source):
-    """A file that OpenCV can read; its frames are taken to be evenly spaced."""
-
-    def __init__(self, path: Path):
-        self.path, self.name = path, path.name
-        with self._opened() as capture:
-            self.fps = capture.get(self._cv2.CAP_PROP_FPS)
-            count = int(capture.get(self._cv2.CAP_PROP_FRAME_COUNT))
-        if not 0 < self.fps < 1000:
-            raise SourceError(f'{path}: the file names no frame rate ({self.fps:g} fps): convert '
-                              'it to one that does')
-        self.count = count if count > 0 else None
-
-    def __iter__(self) -> Iterator[Frame]:
-        index = 0
-        with self._opened() as capture:
-            while True:
-                ok, image = capture.read()
-                if not ok:
-                    return
-                yield Frame(round(index * SECOND / self.fps),
-                            self._cv2.cvtColor(image, self._cv2.COLOR_BGR2RGB))
-                index += 1
-
-    @contextmanager
-    def _opened(self) -> Iterator[Any]:
-        # Its own words on a bad file would come on top of the one line below.
-        os.environ.setdefault('OPENCV_LOG_LEVEL', 'OFF')
-        os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
-        try:
-            import cv2
-        except ImportError:
-            raise SourceError(f'{self.path}: OpenCV is needed to read a video: '
-                              'pip install opencv-python-headless') from None
-        self._cv2 = cv2
-        capture = cv2.VideoCapture(str(self.path))
-        try:
-            if not capture.isOpened():
-                raise SourceError(f'{self.path}: not a video that OpenCV can read: give an avi or '
-                                  'mp4 file, or a ROS 2 bag (folder, .mcap or .db3)')
-            yield capture
-        finally:
-            capture.release()
-
-
-class Bag(Source):
-    """An image topic of a ROS 2 bag."""
-
-    def __init__(self, path: Path, topic: str | None):
-        self.path = path
-        with self._opened() as reader:
-            topics = {c.topic: c for c in reader.connections if c.msgtype in (IMAGE, COMPRESSED)}
-            offered = ', '.join(sorted(topics))
-            if not topics:
-                raise SourceError(f'{path}: the bag has no image topic: record one of {IMAGE} or '
-                                  f'{COMPRESSED}')
-            if topic is None and len(topics) > 1:
-                raise SourceError(f'{path}: has {len(topics)} image topics, name the one to play: '
-                                  f'{offered}')
-            if topic is not None and topic not in topics:
-                raise SourceError(f'{path}: has no image topic {topic}, only these: {offered}')
-            connection = topics[topic] if topic else next(iter(topics.values()))
-            self.topic, self.msgtype = connection.topic, connection.msgtype
-            self.count = connection.msgcount
-            seconds = reader.duration / SECOND
-        self.name = f'{path.name} {self.topic}'
-        self.fps = (self.count - 1) / seconds if self.count > 1 and seconds > 0 else None
-
-    def __iter__(self) -> Iterator[Frame]:
-        with self._opened() as reader:
-            wanted = [c for c in reader.connections if c.topic == self.topic]
-            for _, stamp, raw in reader.messages(wanted):
-                yield Frame(stamp, raw=bytes(raw))
-
-    @contextmanager
-    def _opened(self) -> Iterator[Any]:
-        try:
-            from rosbags.rosbag2 import Reader
-        except ImportError:
-            raise SourceError(f'{self.path}: rosbags is needed to read a bag: '
-                              'pip install rosbags') from None
-        try:
-            with Reader(self.path) as reader:
-                yield reader
-        except SourceError:
-            raise
-        except Exception as error:  # its storage plugins let out what sqlite3, struct... raise
-            reason = ' '.join(str(error).split()) or type(error).__name__
-            raise SourceError(f'{self.path}: not a whole ROS 2 bag ({reason})') from error
-
-
-def open_source(path: str | os.PathLike | None = None, topic: str | None = None,
+def open_source(path: str | os.PathLike | None = None,
+                topics: Mapping[str, str] | None = None, fps: float | None = None,
                 seed: int = 0) -> Source:
     """
-    Return the frames of a file, or of a rendered drive where there is no path.
+    Return the frames of a file or a folder, or of a rendered drive where there is no path.
 
     Parameters
     ----------
     path : str or path, optional
-        A video file, a bag folder, or a single ``.mcap`` or ``.db3`` file.
-    topic : str, optional
-        Of a bag: the image topic to play.  It need not be named where there is one only.
+        A bag folder, a single ``.mcap`` or ``.db3`` file, a folder of images, or a video file.
+    topics : mapping of str to str, optional
+        Of a bag: the image topic of each camera, {'': topic} for one without a name.  It need not
+        be named where there is one only.  Of a folder: the sub-folder of each camera.
+    fps : float, optional
+        [1/s] of a folder of images that have no stamps.
     seed : int
         Of the rendered drive.
 
     Raises
     ------
     SourceError
-        No such file, not readable, no (or not one) image topic.
+        No such file, not readable, no image topic, several and none named.
 
     """
-    if not path:
-        return Rendered(seed)
-    path = Path(path).expanduser()
-    if not path.exists():
+    path = Path(path).expanduser() if path else None
+    if path is not None and not path.exists():
         raise SourceError(f'{path}: no such file or folder')
-    if path.is_dir() and not (path / 'metadata.yaml').exists():
-        raise SourceError(f'{path}: the folder has no metadata.yaml: give a bag folder, a .mcap '
-                          'or .db3 file, or a video')
-    if path.is_dir() or path.suffix in ('.mcap', '.db3'):
-        return Bag(path, topic)
-    return Video(path)
+    bag = path is not None and (path.suffix in TORN or path.is_dir() and any(
+        file.name == 'metadata.yaml' or file.suffix in TORN for file in path.iterdir()))
+    folder = path is not None and not bag and path.is_dir()
+    what = path or 'a rendered drive'
+    if topics and not (bag or folder):
+        raise SourceError(f'{what}: has no topics to choose from: leave out '
+                          f'{", ".join(topics.values())}')
+    if fps is not None and not folder:
+        raise SourceError(f'{what}: has a frame rate of its own: leave out fps {fps:g}, which is '
+                          'for a folder of images')
+    if bag:
+        return Bag(path, topics)
+    if folder:
+        return Folder(path, topics, fps)
+    return Rendered(seed) if path is None else Video(path)
+
+
+def camera_topics(words: Iterable[str]) -> dict[str, str]:
+    """
+    Read cameras as they are given on a command line.
+
+    Parameters
+    ----------
+    words : iterable of str
+        ``NAME=TOPIC`` each, or a single ``TOPIC``.
+
+    Returns
+    -------
+    dict of str to str
+        Topic of each camera, as `open_source` takes it.
+
+    Raises
+    ------
+    SourceError
+        Not of that form, or a name twice.
+
+    """
+    words, topics = list(words), {}
+    for word in words:
+        name, equals, topic = word.partition('=')
+        if not equals and len(words) == 1:
+            return {'': word}
+        if not (topic and re.fullmatch(CAMERA, name, re.ASCII)):
+            raise SourceError(f'camera {word}: write NAME=TOPIC, with a name of a letter, and '
+                              'letters, digits and _ behind it')
+        if name in topics:
+            raise SourceError(f'camera {word}: the name {name} was given to {topics[name]} '
+                              'already: choose another')
+        topics[name] = topic
+    return topics
