@@ -34,11 +34,19 @@ from launch.substitutions import LaunchConfiguration
 ARGUMENTS = [
     DeclareLaunchArgument(
         'input', default_value='',
-        description='avi, mp4, .mcap, .db3 or a bag folder. Empty: a short clip that is drawn on '
-                    'the way.'),
+        description='avi, mp4, .mcap, .db3, a bag folder or a folder of images. Empty: a short '
+                    'clip that is drawn on the way.'),
     DeclareLaunchArgument(
         'bag_topic', default_value='',
         description="Which of a bag's image topics to play. Empty: the only one."),
+    DeclareLaunchArgument(
+        'cameras', default_value='',
+        description='Which of them, as cameras: front=/front/image_raw left=/left/image_raw, with '
+                    'blanks between; the params_file must name the same cameras.'),
+    DeclareLaunchArgument(
+        'clock', default_value='',
+        description="How often, in Hz, the source's time is published on /clock; with "
+                    'use_sim_time:=true the node goes by it. Empty: not at all.'),
     DeclareLaunchArgument(
         'rate', default_value='1.0',
         description="Speed; 1.0 is the source's own."),
@@ -62,6 +70,10 @@ def play(context):
         command += [value['input']]
     if value['bag_topic']:
         command += ['--bag-topic', value['bag_topic']]
+    if value['cameras']:
+        command += ['--cameras', *value['cameras'].split()]
+    if value['clock']:
+        command += ['--clock', value['clock']]
     if value['compressed'] == 'true':
         command += ['--compressed']
     namespace = value['namespace'].strip('/')

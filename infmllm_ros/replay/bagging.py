@@ -117,11 +117,15 @@ class BagWriter:
             The definition of its type is not installed; another type than before.
 
         """
-        connection = self._topics.get(topic) or self._add(topic, type_name(type(message)))
-        if connection.msgtype != type_name(type(message)):
-            raise BagError(f'{topic}: a {type_name(type(message))} on a topic of '
-                           f'{connection.msgtype}: give it a topic of its own')
-        self._bag.write(connection, stamp_ns, serialize_message(message))
+        self.write(topic, stamp_ns, type_name(type(message)), serialize_message(message))
+
+    def write(self, topic: str, stamp_ns: int, name: str, raw: bytes) -> None:
+        """Append a message as `publish` does, by the name of its type and serialized (CDR)."""
+        connection = self._topics.get(topic) or self._add(topic, name)
+        if connection.msgtype != name:
+            raise BagError(f'{topic}: a {name} on a topic of {connection.msgtype}: give it a '
+                           'topic of its own')
+        self._bag.write(connection, stamp_ns, raw)
         if time.monotonic() - self._flushed >= EVERY:
             self.flush()
 

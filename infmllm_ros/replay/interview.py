@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What to tell and to ask during a rendered drive, and which answers are right."""
+"""What to tell and to ask during a rendered world, and which answers are right."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ import random
 from infmllm_ros.bundled.scenes import Episode, KEYS, Question
 from infmllm_ros.bundled.scenes.words import TOPICS
 
+FRAMES = 600  # of the drive that these are for; another length stretches them
 TELLINGS = (20, 40, 60)  # [frames] when a new fact is told
 CHANGE = 300  # [frames] when the first of them gets another value
 FIRST, GAP = 110, 40  # [frames] of the first question, and between two
@@ -37,6 +38,8 @@ class Interview:
     ----------
     seed : int
         Of what is told.
+    frames : int
+        How long it goes on.
 
     Attributes
     ----------
@@ -45,8 +48,12 @@ class Interview:
 
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, frames: int = FRAMES) -> None:
         self._dice = random.Random(seed)
+        stretch = frames / FRAMES
+        self._tellings = [round(frame * stretch) for frame in TELLINGS]
+        self._change, self._first, self._gap = CHANGE * stretch, FIRST * stretch, GAP * stretch
+        self._changed = False
         self._keys = self._dice.sample(sorted(KEYS), len(TELLINGS))
         self._values: dict[str, str] = {}
         self._truth: list[dict[str, str | None]] = []
@@ -71,12 +78,13 @@ class Interview:
         """
         text = question = None
         frame = episode.ordinal
-        if frame in TELLINGS:
-            text = self._tell(episode, self._keys[TELLINGS.index(frame)])
-        elif frame == CHANGE:
+        if frame in self._tellings:
+            text = self._tell(episode, self._keys[self._tellings.index(frame)])
+        elif frame >= self._change and not self._changed:
+            self._changed = True
             text = self._tell(episode, self._keys[0])
         done = len(self.questions)
-        if done < len(KINDS) and frame >= FIRST + done * GAP:
+        if done < len(KINDS) and frame >= self._first + done * self._gap:
             question = episode.ask(KINDS[done], min_age=MIN_AGE)
             if question is not None:
                 self.questions.append(question)

@@ -140,3 +140,38 @@ class Screen:
                                          + [self.paint(row, 'dim') for row in live]))
             self._drawn = len(answer) + len(live)
         self._stream.flush()
+
+
+class Progress:
+    """
+    The live line of a source that is worked through: how far, how fast, how long still.
+
+    Parameters
+    ----------
+    screen : Screen
+    total : int or None
+        Number of frames to come, where it is known.
+
+    """
+
+    def __init__(self, screen: Screen, total: int | None):
+        self._screen, self._total = screen, total
+        self._begin = time.monotonic()
+        self._shown = -1.0
+
+    def show(self, frames: int) -> None:
+        """Show that so many frames are done; not more than ten times a second."""
+        now = time.monotonic() - self._begin
+        if now - self._shown < .1:
+            return
+        self._shown = now
+        rate = frames / now if now > 0 else 0.0
+        text = f'frame {frames:,}'
+        if self._total:
+            share = min(1.0, frames / self._total)
+            left = max(0, self._total - frames) / rate if rate else 0.0
+            text = (f'[{"#" * round(24 * share):<24}] {share:4.0%}  {text} of {self._total:,}, '
+                    f'{rate:,.0f} frames/s, {left // 60:.0f}:{left % 60:02.0f} left')
+        else:
+            text += f', {rate:,.0f} frames/s'
+        self._screen.live(text)

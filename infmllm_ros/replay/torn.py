@@ -99,7 +99,8 @@ class TornMcap(Torn):
     def messages(self, topics: Collection[Topic]) -> Iterator[tuple[Topic, int, bytes]]:
         """Give topic, log time [ns] and data of each message of some topics."""
         with self._path.open('rb') as file:
-            chunk = lru_cache(4)(lambda place: _chunk(file, place)[0])  # neighbours may overlap
+            # Neighbours may overlap in time.
+            chunk = lru_cache(4)(lambda place: _chunk(file, place, self._end)[0])
             for time_ns, place, start, length, topic in self._messages:
                 if topic not in topics:
                     continue
@@ -111,20 +112,23 @@ class TornMcap(Torn):
 
     def _scan(self, file: BinaryIO) -> None:
         size, place = self._path.stat().st_size, len(MAGIC)
+        # For what it lost, a file system may have put zeros.
+        self._end = end = _last_data(file, size)
         while True:
             file.seek(place)
             head = file.read(9)
             opcode, length = head[0] if head else 0, int.from_bytes(head[1:], 'little')
-            place, whole = place + 9, len(head) == 9 and place + 9 + length <= size
+            place += 9
+            whole = place <= place + length <= end or place + length == size
             if opcode == DATA_END:  # behind it, only the index
                 return
             if opcode == CHUNK:
-                records, sound = _chunk(file, place)
+                records, sound = _chunk(file, place, end)
                 if sound or not whole:
                     self._scan_records(records, place)
                 else:
                     self._miss(f'a chunk near byte {place:,} is damaged')
-            if not opcode or not whole:  # a file system may have put zeros for what is lost
+            if not whole:
                 break
             if opcode != CHUNK:
                 self._note(opcode, file.read(_MESSAGE.size if opcode == MESSAGE else
@@ -165,20 +169,37 @@ class TornMcap(Torn):
             self._miss(f'a record near byte {chunk or start:,} is damaged')
 
 
-def _chunk(file: BinaryIO, place: int) -> tuple[bytes, bool]:
-    """Return the records of a chunk, as far as they are there, and whether it is sound."""
+def _last_data(file: BinaryIO, size: int) -> int:
+    """Return where the zeros begin that a file ends with; its size if there are none."""
+    end = size
+    while end:
+        begin = max(0, end - (1 << 16))
+        file.seek(begin)
+        kept = file.read(end - begin).rstrip(b'\0')
+        if kept:
+            return begin + len(kept)
+        end = begin
+    return 0
+
+
+def _chunk(file: BinaryIO, place: int, end: int) -> tuple[bytes, bool]:
+    """Return the records of a chunk, as far as the file has them, and whether that is all."""
     try:
         file.seek(place)
         head = file.read(_CHUNK.size + 4)
         _, _, size, crc = _CHUNK.unpack_from(head)
         compression = file.read(int.from_bytes(head[-4:], 'little')).decode()
         length = int.from_bytes(file.read(8), 'little')
-        left = file.seek(0, 2) - (start := place + len(head) + len(compression) + 8)
-        file.seek(start)
-        records = _decompress(compression, file.read(max(0, min(length, left))), size)
+        start = file.tell()
+        most = file.seek(0, 2) - start
+        for left in (most, end - start):  # zeros may be its own
+            file.seek(start)
+            records = _decompress(compression, file.read(max(0, min(length, left))), size)
+            if len(records) == size and (not crc or zlib.crc32(records) == crc):
+                return records, True
     except Exception:  # whatever broken bytes make the decompressors raise
         return b'', False
-    return records, len(records) == size and (not crc or zlib.crc32(records) == crc)
+    return records, False
 
 
 def _decompress(compression: str, data: bytes, size: int) -> bytes:
