@@ -27,6 +27,7 @@ import threading
 import traceback
 from typing import Any
 
+from infmllm_ros.node.option import ParameterError
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
@@ -81,7 +82,7 @@ def _run() -> int:
         return 0
     try:
         node = module.InfmllmNode()
-    except module.ParameterError as error:
+    except ParameterError as error:
         get_logger('infmllm').fatal(str(error))
         return 1
     except Exception:

@@ -17,25 +17,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
 import time
 import traceback
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
-from infmllm_msgs.msg import Answer, AnswerChunk, CacheStats, Query
+from infmllm_msgs.msg import CacheStats
 from infmllm_ros import images
-from infmllm_ros.engine import EngineError
 from infmllm_ros.node import convert, diagnostics, parameters, waiting
 from infmllm_ros.node.asking import AskAction
 from infmllm_ros.node.camera import CameraInput
+from infmllm_ros.node.desk import Desk, one_line
 from infmllm_ros.node.loading import open_session
 from infmllm_ros.node.mailbox import Frame
 from infmllm_ros.node.memory import ended, Memory
 from infmllm_ros.node.navigation import NavigationInput
-from infmllm_ros.node.parameters import ParameterError, Settings
+from infmllm_ros.node.parameters import Settings
 from infmllm_ros.node.qos import Endpoints
-from infmllm_ros.node.questions import Outcome, Question, Status
+from infmllm_ros.node.questions import Outcome, Question
 from infmllm_ros.node.reasons import Pacer, Timekeeper
 from infmllm_ros.node.watches import Watches
 from infmllm_ros.node.worker import Worker
@@ -44,18 +43,10 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 PATIENCE = 10.0  # [s] longest wait for the running job in deactivate and cleanup
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
-
-
-def one_line(error: BaseException) -> str:
-    """Write an exception on one line; its type is named where the text is not the project's."""
-    text = ' '.join(str(error).split())
-    known = isinstance(error, (EngineError, ParameterError))
-    return text if known else f'{type(error).__name__}: {text}'
 
 
 class InfmllmNode(LifecycleNode):
@@ -92,21 +83,16 @@ class InfmllmNode(LifecycleNode):
         self._navigation: NavigationInput | None = None
         self._stats_timer: Any = None
         self._age_ms = 0.0  # of the newest frame when it had been observed
-        self._queries = 0
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # timers run without sim time
 
         self._time, self._pacer = Timekeeper(self, self._forget), Pacer(self)
         self._ends = ends = Endpoints(self)
-        self._answers = ends.publisher(Answer, 'answer', 10)
-        self._texts = ends.publisher(String, 'answer_text', 10)
-        self._chunks = ends.publisher(AnswerChunk, 'answer_stream', 100)
+        self._desk = Desk(self, ends, self._time, self, self._publish,
+                          lambda what: self._worker if self._is_active(what) else None)
         self._stats = ends.publisher(CacheStats, 'cache_stats', 10)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
-        ends.subscription(String, 'query', self._on_query, 10)
-        ends.subscription(Query, 'query_request', self._on_query_request, 10)
-        ends.subscription(String, 'tell', self._on_tell, 10)
         self._memory = Memory(self, ends, lambda: self._worker, self._steady)
-        self._goals = AskAction(self, lambda: self._is_active('goal'), self._ask,
+        self._goals = AskAction(self, lambda: self._is_active('goal'), self._desk.ask,
                                 self._cancel_one)
         # A callback that awaits holds its group: `reset` must not hold up all the others.
         self.create_service(Trigger, 'reset', self._on_reset,
@@ -132,7 +118,7 @@ class InfmllmNode(LifecycleNode):
         self._apply_live()
         for parameter in parameter_list:
             if result.successful and self._worker and parameter.name == 'budget_tokens':
-                self._report(self._worker.set_budget(parameter.value), 'budget not changed')
+                self._desk.report(self._worker.set_budget(parameter.value), 'budget not changed')
         return result
 
     def _apply_live(self) -> None:
@@ -239,7 +225,7 @@ class InfmllmNode(LifecycleNode):
 
     def _forget(self) -> None:
         if self._worker is not None:
-            self._report(self._worker.reset(), 'memory not cleared')
+            self._desk.report(self._worker.reset(), 'memory not cleared')
 
     def _close_inputs(self) -> None:
         self._memory.close()
@@ -278,89 +264,12 @@ class InfmllmNode(LifecycleNode):
 
     # Questions and services.
 
-    def _on_query(self, message: String) -> None:
-        self._ask(Query(question=message.data))
-
-    def _on_query_request(self, message: Query) -> None:
-        self._ask(message)
-
     def _is_active(self, what: str) -> bool:
         if self._state != 'active':
             self.get_logger().warning(
                 f'{what} ignored: the node is {self._state}, but must be active: call its '
                 'lifecycle transitions or start it with autostart', throttle_duration_sec=1.0)
         return self._state == 'active'
-
-    def _on_tell(self, message: String) -> None:
-        if not self._is_active('text to remember'):
-            return
-        text, limit = message.data, self._value('max_query_chars')
-        if not text.strip():
-            refusal = 'it is empty: send some text'
-        elif len(text) > limit:
-            refusal = (f'it has {len(text)} characters, the most is {limit}: shorten it, or raise '
-                       'max_query_chars')
-        else:
-            job = self._worker.tell(text)
-            if job is not None:
-                self._report(job, 'text not remembered')
-                return
-            refusal = (f'{self._worker.questions.size} texts wait already, the limit of '
-                       'query_queue_size: send it again later')
-        self.get_logger().warning(f'text not remembered: {refusal}')
-
-    def _report(self, job: Future, failure: str) -> None:
-        """Say when a job fails."""
-        def done(job: Future) -> None:  # in the worker's thread
-            error = job.exception()
-            if error is not None:
-                self.get_logger().error(f'{failure}: {one_line(error)}')
-
-        job.add_done_callback(done)
-
-    def _ask(self, query: Query, expect: Callable[[Question], None] | None = None) -> None:
-        if not self._is_active('question'):
-            return
-        self._queries += 1
-        question = Question(query.question, query.id or f'query-{self._queries}',
-                            tuple(query.choices), camera=query.camera,
-                            deadline_s=query.deadline or float('inf'))
-        if expect is not None:
-            expect(question)
-        refusal = self._refusal(query)
-        if refusal:
-            self.answered(question, Outcome(Status.BAD_QUERY, refusal))
-            return
-        question.settings = {
-            'remember': convert.remember(query.memory, self._value('remember')),
-            'max_tokens': query.max_tokens or None, 'temperature': self._value('temperature'),
-            'seed': self._value('seed'), 'schema': query.schema}
-        self._worker.ask(question)
-
-    def _refusal(self, query: Query) -> str:
-        if not query.question.strip():
-            return 'the question is empty: send some text'
-        if len(query.id) > convert.MAX_ID:
-            return (f'the id has {len(query.id)} characters, the most is {convert.MAX_ID}: '
-                    'shorten it')
-        size = len(query.question) + len(query.schema) + sum(map(len, query.choices))
-        limit = self._value('max_query_chars')
-        if size > limit:
-            return (f'the question has {size} characters, the most is {limit}: shorten it, or '
-                    'raise max_query_chars')
-        most = self._settings.max_answer_tokens
-        if query.max_tokens > most:
-            return (f'max_tokens is {query.max_tokens}, the most is {most}: lower it, or raise '
-                    'max_answer_tokens')
-        if not query.deadline >= 0:
-            return (f'deadline is {query.deadline} s, but must be 0 or more: it is the time that '
-                    'the answer may take, 0 = any')
-        if query.camera and query.camera not in self._names:
-            return (f'camera is {query.camera[:40]!r}, but the cameras are '
-                    f'{", ".join(map(repr, self._names))}: name one of them, or none for all')
-        if convert.remember(query.memory, False) is None:
-            return f'memory is {query.memory}, but must be 0, 1 or 2: use the MEMORY_ constants'
-        return ''
 
     async def _on_reset(self, request: Trigger.Request,
                         response: Trigger.Response) -> Trigger.Response:
@@ -398,9 +307,7 @@ class InfmllmNode(LifecycleNode):
 
     def preface(self, question: Question) -> str:
         """Tell where the path leads, and which of several cameras is meant."""
-        navigation = self._navigation
-        return ((navigation.context() if navigation else '')
-                + parameters.about_camera(self, question.camera))
+        return self._desk.preface(question, self._navigation)
 
     def bad_image(self, frame: Frame, reason: str) -> None:
         """Report an image that was dropped."""
@@ -411,31 +318,13 @@ class InfmllmNode(LifecycleNode):
 
     def piece(self, question: Question, text: str) -> None:
         """Publish a piece of an answer."""
-        chunk = convert.chunk_message(question, text, last=False)
-        self._publish(self._chunks, chunk)
-        self._goals.piece(question, chunk)
-        question.pieces += 1
+        self._goals.piece(question, self._desk.piece(question, text))
 
     def answered(self, question: Question, outcome: Outcome) -> None:
         """Publish the end of a question, in any thread."""
-        if outcome.message:
-            line = f'question {question.id[:40]}: {outcome.status.name}: {outcome.message}'
-            if outcome.status in (Status.CANCELLED, Status.REPLACED):
-                self.get_logger().info(line)
-            else:
-                self.get_logger().warning(line)
-        answer = outcome.answer
-        rest = answer.text if answer is not None and answer.finish == 'choice' else ''
-        self._publish(self._chunks, convert.chunk_message(question, rest, last=True))
-        self._publish(self._texts, String(data=answer.text if answer else ''))
-        message = convert.answer_message(question, outcome, self._value('max_query_chars'))
-        if question.seen is not None:
-            message.age = self._time.age(question.seen.stamp_ns)
-            self._time.answered(message.age)
-        self._publish(self._answers, message)
-        self._goals.answered(question, message)
-        if answer is not None:
-            self._memory.answered(question.text, answer)
+        self._goals.answered(question, self._desk.answered(question, outcome))
+        if outcome.answer is not None:
+            self._memory.answered(question.text, outcome.answer)
 
     def failed(self, job: str, error: Exception) -> None:
         """Report a job that raised; the worker goes on."""

@@ -136,7 +136,8 @@ def test_a_callback_that_raises_does_not_end_the_node():
 
 
 def test_a_value_out_of_range_is_refused_when_the_node_is_made(domain):
-    from infmllm_ros.node.node import InfmllmNode, ParameterError
+    from infmllm_ros.node.node import InfmllmNode
+    from infmllm_ros.node.option import ParameterError
     import rclpy
     context = rclpy.context.Context()
     rclpy.init(context=context, domain_id=domain)
