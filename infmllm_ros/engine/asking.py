@@ -32,6 +32,7 @@ from .decode import Detokenizer, Sampler, Sampling
 from .errors import QuestionError
 from .policies import Role
 from .schema import Schema
+from .watching import glimpse
 
 if TYPE_CHECKING:
     from .session import StreamingSession
@@ -52,8 +53,12 @@ class Asking:
 
     def __init__(self, session: StreamingSession, question: Chunk, max_tokens: int,
                  remember: bool, sampling: Sampling, deadline_s: float,
-                 schema: Schema | None = None) -> None:
+                 schema: Schema | None = None, frame: tuple[Any, int, str] | None = None) -> None:
+        if frame is not None and not session.settings.question_frame:
+            raise QuestionError('the question comes with a frame, but the session has no room for '
+                                'one: make it with question_frame, or observe the frame')
         self.session, self.question, self.remember = session, question, remember
+        self._frame, self._glimpsed = frame, {}  # what comes with it: as given, and as fed
         self.schema = schema
         self.answer: Answer | None = None
         self._start = perf_counter()
@@ -131,6 +136,9 @@ class Asking:
     def prefill(self) -> torch.Tensor:
         """Let the model read the question; logits [vocab] of the first answer token."""
         session = self.session
+        if self._frame is not None:
+            frame = glimpse(session, *self._frame)
+            self._glimpsed = {frame.ordinal: frame}
         for slots in session.cache.slots:
             slots.evidence.zero_()
         logits = self._step(self.question, Role.QUESTION)
@@ -153,7 +161,8 @@ class Asking:
         """
         session, now = self.session, perf_counter()
         first = self._first or now
-        newest = session.newest
+        newest = max((frame for frame in (*self._glimpsed.values(), session.newest) if frame),
+                     key=lambda frame: frame.stamp_ns, default=None)
         session.answers += 1
         if self._first:     # choices are not decoded: they say nothing of the time of a token
             session.timings['decode_s'] = (now - first) / max(1, len(tokens) - 1)
@@ -196,7 +205,8 @@ class Asking:
 
     def _evidence(self) -> tuple[Evidence, ...]:
         """Name the retained frames that the answer's queries attended to most."""
-        frames, weights = self.session.frames, self.session.cache.attention_by_frame()
+        frames = {**self.session.frames, **self._glimpsed}
+        weights = self.session.cache.attention_by_frame()
         best = sorted(weights, key=lambda frame: -weights[frame])[:EVIDENCE]
         return tuple(
             Evidence(number, frames[number].stamp_ns, frames[number].camera,

@@ -49,6 +49,8 @@ class Settings:
         How chunks are computed; also its fields, or the name 'dense' or 'flex'.
     labels : mapping of str to str
         By camera, the text before each of its frames, such as ``{'left': 'Left camera: '}``.
+    question_frame : bool
+        Whether room is kept for a frame that comes with a question and leaves with it.
     """
 
     system_prompt: str = ''
@@ -58,6 +60,7 @@ class Settings:
     chunk: int = 256
     prefill: FlexPrefill | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    question_frame: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges, and read `prefill`."""
@@ -126,7 +129,7 @@ def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, settings: Settings
     Turn a budget into slots; one in bytes is what each of so many `ranks` may take.
 
     Headroom above the budget holds whichever is largest, a chunk of text, a frame, or a question
-    with its answer, and the policy's probe after it.
+    with its answer (and its frame), and the policy's probe after it.
 
     Raises
     ------
@@ -140,8 +143,8 @@ def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, settings: Settings
     frame = adapter.frame_tokens + label if adapter.sees else 0
     probe = len(prompt.question(policy.probe)) if policy.probe else 0
     question = settings.max_question
-    headroom = probe + max(settings.chunk, frame,
-                           question + settings.max_answer + len(prompt.reopen()))
+    headroom = probe + max(settings.chunk, frame, settings.question_frame * frame
+                           + question + settings.max_answer + len(prompt.reopen()))
     most = spec.context_limit - adapter.max_extent - headroom
     text = max(question, policy.reserve)
     least = prefix + frame + text

@@ -148,12 +148,8 @@ class StreamingSession:
 
         Parameters
         ----------
-        images : sequence of numpy.ndarray or torch.Tensor
-            RGB, uint8 [H, W, 3] each; sizes may differ.
-        stamps_ns : sequence of int
-            When each was taken, in nanoseconds.
-        cameras : str or sequence of str
-            Which camera took all, or each.
+        images, stamps_ns, cameras : sequence
+            As for :meth:`observe`, one of each a frame; or one camera of all, as text.
 
         Raises
         ------
@@ -204,7 +200,8 @@ class StreamingSession:
 
     def ask(self, question: str, *, max_tokens: int | None = None, remember: bool | None = None,
             temperature: float = 0.0, top_p: float = 1.0, seed: int = 0,
-            deadline_s: float | None = None, schema: str = '') -> Asking:
+            deadline_s: float | None = None, schema: str = '',
+            frame: tuple[np.ndarray | torch.Tensor, int, str] | None = None) -> Asking:
         """
         Ask; iterate over the result to decode, piece by piece of text.
 
@@ -222,11 +219,14 @@ class StreamingSession:
             Seconds from now by which the answer must be there: one that takes longer is cut short.
         schema : str
             JSON Schema that the answer must fit; see :class:`~infmllm_ros.engine.schema.Schema`.
+        frame : tuple, optional
+            (image, stamp_ns, camera), shown right before the question; stays if the question does.
 
         Raises
         ------
         QuestionError
-            If the question is empty or a setting is out of range.
+            If the question is empty, a setting is out of range, or a frame comes to a session made
+            without `question_frame`.
         QuestionTooLong
             If it has more than `max_question` tokens.
         ContextFull
@@ -236,11 +236,14 @@ class StreamingSession:
         max_tokens = intake.answer_length(max_tokens, self.settings.max_answer)
         remember = self.settings.remember if remember is None else remember
         ids = intake.question_ids(question, self.prompt, self.settings.max_question)
+        if frame is not None and remember:
+            self.observe(*frame)
+            frame = None
         if remember:
             retention.admit(self, len(ids) + max_tokens + len(self.prompt.reopen()))
         self._asking = Asking(
             self, Chunk(ids), max_tokens, remember, Sampling(temperature, top_p, seed),
-            intake.seconds(deadline_s), Schema(schema) if schema else None)
+            intake.seconds(deadline_s), Schema(schema) if schema else None, frame)
         return self._asking
 
     def answer(self, question: str, *, choices: Sequence[str] | None = None, **options: Any,

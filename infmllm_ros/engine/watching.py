@@ -32,14 +32,25 @@ if TYPE_CHECKING:
 
 def observe(session: StreamingSession, image: Any, stamp_ns: int, camera: str) -> None:
     """Take one frame; see :meth:`StreamingSession.observe`."""
-    _check_sight(session)
-    stamp_ns, start = int(stamp_ns), perf_counter()
-    chunk = session.adapter.encode(
-        session.model.model, image, _seconds(session, stamp_ns, stamp_ns),
-        session.settings.labels.get(camera, ''))
+    start = perf_counter()
+    chunk = _encode(session, image, int(stamp_ns), camera)
     encoded = perf_counter()
     retention.admit(session, len(chunk))
-    _enter(session, [chunk], [stamp_ns], [camera], encoded - start)
+    _enter(session, [chunk], [int(stamp_ns)], [camera], encoded - start)
+
+
+def glimpse(session: StreamingSession, image: Any, stamp_ns: int, camera: str) -> Frame:
+    """
+    Prefill a frame and note it nowhere but in the cache, which its caller rolls back.
+
+    Nothing is evicted for it. Returns the frame: the one in the memory, if that is shown again.
+    """
+    chunk = _encode(session, image, int(stamp_ns), camera)
+    new = Frame(session.frames_seen, int(stamp_ns), camera)
+    frame = next((known for known in reversed(session.frames.values())
+                  if (known.stamp_ns, known.camera) == (new.stamp_ns, camera)), new)
+    session.feed(chunk, Role.FRAME, frames=[frame] * len(chunk))
+    return frame
 
 
 def observe_many(session: StreamingSession, images: Sequence[Any], stamps_ns: Sequence[int],
@@ -108,6 +119,14 @@ def _enter(session: StreamingSession, chunks: Sequence[Chunk], stamps_ns: Sequen
         session.frames_seen += len(frames)
         retention.prune(session)
     session.frames_skipped += len(chunks) - len(frames)
+
+
+def _encode(session: StreamingSession, image: Any, stamp_ns: int, camera: str) -> Chunk:
+    """Turn an image into the tokens of a frame."""
+    _check_sight(session)
+    return session.adapter.encode(
+        session.model.model, image, _seconds(session, stamp_ns, stamp_ns),
+        session.settings.labels.get(camera, ''))
 
 
 def _check_sight(session: StreamingSession) -> None:

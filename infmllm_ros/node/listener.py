@@ -23,6 +23,9 @@ from infmllm_ros.engine import StreamingSession
 from infmllm_ros.node.mailbox import Frame
 from infmllm_ros.node.questions import Outcome, Question
 
+# A frame that was seen, and the same as the engine takes it with a question: image, stamp, camera.
+Shown = tuple[Frame | None, tuple[Any, int, str] | None]
+
 
 class Listener(Protocol):
     """What the worker tells; called in the worker's thread, `answered` in others as well."""
@@ -56,10 +59,10 @@ class Watching(Protocol):
     def due_in(self) -> float:
         """Tell in how many seconds to look again; 0 = one is due, infinite = after a frame."""
 
-    def run(self, session: StreamingSession, show: Callable[[str], Frame | None]) -> None:
+    def run(self, session: StreamingSession, show: Callable[[str], Shown]) -> None:
         """
         Ask the one that is due; its question and answer leave the memory.
 
-        `show` has the memory end with the newest frame of a camera, '' for any, and returns it;
-        None when none was seen.
+        `show` finds the newest frame of a camera, '' for any, None when none was seen; and what
+        to ask the session with, if that is not where the memory ends.
         """

@@ -64,6 +64,8 @@ def open_session(settings: Any, log: Callable[[str], None]) -> StreamingSession:
             'max_answer': settings.max_answer_tokens,
             'chunk': settings.chunk_tokens,
             'labels': settings.labels,
+            # a question about one of several cameras shows its newest frame again
+            'question_frame': len(settings.cameras) > 1,
             'prefill': settings.flex_fields if settings.prefill == 'flex' else None}
     check_budget(spec, policy, device=settings.device, dtype=settings.dtype, **room)
     start = time.monotonic()

@@ -28,6 +28,7 @@ from infmllm_msgs.msg import Answer, WatchEvent
 from infmllm_ros.engine import Answer as EngineAnswer
 from infmllm_ros.engine import EngineError, StreamingSession
 from infmllm_ros.node import convert, diagnostics
+from infmllm_ros.node.listener import Shown
 from infmllm_ros.node.mailbox import Frame
 from infmllm_ros.node.option import ParameterError
 from infmllm_ros.node.parameters import about_camera, Settings
@@ -117,7 +118,7 @@ class Watches:
         """
         for turn in self._schedule.turns:
             try:
-                self._ask(session, turn.watch, most=1)
+                self._ask(session, turn.watch, max_tokens=1)
             except EngineError as error:
                 raise ParameterError(f'watch {turn.watch.name}: {error}') from None
             session.reset()
@@ -139,7 +140,7 @@ class Watches:
         """Forget what was due before a pause."""
         self._schedule.restart()
 
-    def run(self, session: StreamingSession, show: Callable[[str], Frame | None]) -> None:
+    def run(self, session: StreamingSession, show: Callable[[str], Shown]) -> None:
         """
         Ask the watch that is due, and publish its answer; neither stays in the memory.
 
@@ -147,19 +148,19 @@ class Watches:
         ----------
         session : StreamingSession
         show : callable
-            Has the memory end with the newest frame of the named camera, '' for any, and returns
-            it; None when none was seen.
+            Finds the newest frame of the named camera, '' for any, None when none was seen; and
+            what to ask the session with, if that is not where the memory ends.
         """
         watch = self._schedule.take(self._now())
         if watch is None:  # the clock was set back
             return
-        seen = show(watch.camera)
+        seen, again = show(watch.camera)
         if seen is None:  # forgotten
             return
         question = Question(watch.question, watch.name, watch.choices, camera=watch.camera,
                             context=about_camera(self._node, watch.camera), seen=seen)
         try:
-            answer = self._ask(session, watch)
+            answer = self._ask(session, watch, frame=again)
             outcome = Outcome(Status.OK, answer.problem or '', answer)
         except Exception as error:
             outcome = Outcome(Status.FAILED, f'{type(error).__name__}: {error}')
@@ -174,11 +175,11 @@ class Watches:
             if change is not None:
                 self._publish(self._events, event_message(watch, question, change, answer))
 
-    def _ask(self, session: StreamingSession, watch: Watch, most: int = 0) -> EngineAnswer:
+    def _ask(self, session: StreamingSession, watch: Watch, **options: Any) -> EngineAnswer:
         return session.answer(
             about_camera(self._node, watch.camera) + watch.question,
-            choices=watch.choices or None, schema=watch.schema, remember=False,
-            max_tokens=most or watch.max_tokens or None)
+            **{'choices': watch.choices or None, 'schema': watch.schema, 'remember': False,
+               'max_tokens': watch.max_tokens or None, **options})
 
     def _now(self) -> float:
         return self._node.get_clock().now().nanoseconds / 1e9

@@ -35,7 +35,7 @@ from typing import Any
 
 from infmllm_ros.engine import EngineError, fit_budget, QuestionError, Stats, StreamingSession
 from infmllm_ros.node.cameras import Camera, Cameras, Tally
-from infmllm_ros.node.listener import Listener, Watching
+from infmllm_ros.node.listener import Listener, Shown, Watching
 from infmllm_ros.node.loading import release
 from infmllm_ros.node.mailbox import Frame
 from infmllm_ros.node.questions import Ended, expired, Outcome, Question, Status, Waiting
@@ -376,8 +376,8 @@ class Worker:
         self._watches.run(self._session, self._show)
         self._note(self._newest)
 
-    def _look(self, name: str) -> Frame | None:
-        """Have the memory end with what the named camera, or any if '', shows now."""
+    def _look(self, name: str) -> Shown:
+        """Look at what the named camera, or any if '', shows now; see `_show`."""
         for camera in self.cameras.about(name):
             try:
                 self._observe(camera, force=True)
@@ -385,18 +385,16 @@ class Worker:
                 self._fail('frame', error)
         return self._show(name)
 
-    def _show(self, name: str) -> Frame | None:
-        """Look again at the named camera's newest frame, if others came after it; returns it."""
+    def _show(self, name: str) -> Shown:
+        """Find the named camera's newest frame, to be shown again if others came after it."""
         newest = self.cameras.newest(name)
         if name and newest and newest is not self._newest and newest.message is not None:
             try:
                 image = self._listener.decode(newest.message)
-                self._session.observe(image, newest.stamp_ns, newest.camera)
-                self._listener.observed(newest, image, self._session, again=True)
-                self._note(newest)
-            except Exception as error:
+                return newest, (image, newest.stamp_ns, newest.camera)
+            except Exception as error:  # a frame that fails takes no question with it
                 self._fail('frame', error)
-        return newest
+        return newest, None
 
     def _note(self, newest: Frame | None) -> None:
         stats = self._session.stats()
@@ -405,9 +403,9 @@ class Worker:
 
     def _answer(self, question: Question) -> None:
         try:
-            question.seen = self._look(question.camera)
+            question.seen, again = self._look(question.camera)
             question.context = self._listener.preface(question)
-            outcome = self._outcome(question)
+            outcome = self._outcome(question, again)
         except QuestionError as error:
             note = '; navigation context is counted' if question.context else ''
             outcome = Outcome(Status.BAD_QUERY, f'{error}{note}')
@@ -419,7 +417,7 @@ class Worker:
             self._question = self._asking = None
         self._listener.answered(question, outcome)
 
-    def _outcome(self, question: Question) -> Outcome:
+    def _outcome(self, question: Question, again: tuple[Any, int, str] | None) -> Outcome:
         if question.seen is None:
             of = f' of camera {question.camera!r}' if question.camera else ''
             return Outcome(Status.NO_FRAME, f'no frame{of} has been seen yet: check that the '
@@ -429,7 +427,10 @@ class Worker:
             return late
         asking = self._session.ask(
             question.context + question.text, deadline_s=max(0.0, question.left_s),
-            **question.settings)
+            frame=again, **question.settings)
+        if again and question.settings.get('remember'):  # then it is in the memory once more
+            self._listener.observed(question.seen, again[0], self._session, again=True)
+            self._newest = question.seen
         with self._wake:
             self._asking = asking
             self._heed()

@@ -55,8 +55,11 @@ class Session:
         self._step('observe', image)
         self.newest = stamp_ns
 
-    def ask(self, question, deadline_s, **settings):
-        self._step('ask', question)
+    def ask(self, question, deadline_s, frame=None, **settings):
+        if frame and settings.get('remember'):
+            self.observe(*frame)
+            frame = None
+        self._step('ask', question, *([frame] if frame else []))
         return Asking(self, deadline_s)
 
     def tell(self, text):
@@ -405,7 +408,8 @@ class Watches:
 
     def run(self, session, show):
         self.due -= 1
-        session._step('watch', show(self.camera).message)
+        seen, again = show(self.camera)
+        session._step('watch', seen.message, *([again] if again else []))
 
 
 @pytest.fixture
