@@ -225,7 +225,9 @@ def stage(ros):
     executor = SingleThreadedExecutor(context=ros)
     executor.add_node(node)
 
-    def play(source, on_frame=None, expect=FRAMES, **options):
+    def play(source, on_frame=None, before=None, expect=FRAMES, heed=None, **options):
+        if heed:
+            node.create_subscription(*heed)
         player = Player(node, source, **options)
         arrived = []
         for publisher in player.publishers.values():
@@ -234,7 +236,7 @@ def stage(ros):
                 lambda message: arrived.append((time.time_ns(), message)), 10)
         assert player.wait_for_subscriber(10)
         result = []
-        thread = threading.Thread(target=lambda: result.append(player.play(on_frame)))
+        thread = threading.Thread(target=lambda: result.append(player.play(on_frame, before)))
         thread.start()
         end = time.monotonic() + 10
         while (thread.is_alive() or len(arrived) < expect) and time.monotonic() < end:
@@ -300,6 +302,37 @@ def test_stamps_may_be_the_clock_at_sending(stage, video, bags, of):
     assert difference(decode(arrived[-1][1]), picture(FRAMES - 1)) < 6
 
 
+def test_two_cameras_play_side_by_side_with_the_clock_of_the_bag(stage, two_cameras, ros):
+    from rclpy.qos import qos_profile_sensor_data
+    from rosgraph_msgs.msg import Clock
+    source = open_source(two_cameras, {'front': '/left', 'back': '/right'})
+    heard, due = [], []
+    played, arrived = stage(
+        source, before=lambda frame: due.append(frame.time_ns), expect=2 * FRAMES, clock=100.0,
+        rate=0.5, heed=(Clock, '/clock', lambda m: heard.append(
+            m.clock.sec * SECOND + m.clock.nanosec), qos_profile_sensor_data))
+    assert played.frames == 2 * FRAMES and played.acknowledged
+    stamps = [START + i * 50_000_000 for i in range(FRAMES)]
+    assert due == sorted(2 * stamps)
+    for kind in ('Image', 'CompressedImage'):
+        assert [stamp(m) for _, m in arrived if type(m).__name__ == kind] == stamps
+    assert heard == sorted(heard) and len(set(heard)) > 3 * FRAMES  # between the frames, too
+    assert heard[0] == START and heard[-1] == stamps[-1]
+
+
+def test_the_time_of_the_source_stands_still_while_a_frame_is_held_back(stage, video):
+    sent = []
+
+    def before(frame):
+        if len(sent) == 2:
+            time.sleep(0.6)
+    played, arrived = stage(open_source(video), lambda n, ns: sent.append(ns), before=before,
+                            clock=50.0)
+    assert sent == [BEGIN + i * 50_000_000 for i in range(FRAMES)]  # the clock's time, not ours
+    assert [stamp(m) for _, m in arrived] == sent
+    assert played.seconds >= 0.6 + 0.05 * (FRAMES - 1)  # those behind it do not catch up
+
+
 def test_a_player_stops_between_two_frames(stage, video, ros):
     from infmllm_ros.replay.player import Player
     import rclpy
@@ -313,6 +346,8 @@ def test_a_player_stops_between_two_frames(stage, video, ros):
 def test_a_player_refuses_what_it_cannot_do(stage, video, bags):
     with pytest.raises(SourceError, match='rate 0: give one above 0'):
         stage(open_source(video), rate=0)
+    with pytest.raises(SourceError, match='clock 0 Hz: give one above 0'):
+        stage(open_source(video), clock=0.0)
     with pytest.raises(SourceError, match='/cam: the raw images of a bag are sent as they are'):
         stage(open_source(bags['MCAP', IMAGE]), compressed=True)
 
@@ -349,11 +384,12 @@ def test_the_launch_file_plays_what_it_is_told_to():
     for argument in module.ARGUMENTS:
         argument.execute(context)
     context.launch_configurations.update(
-        input='/a/bag', bag_topic='/left', namespace='robot', image_topic='front/image')
+        input='/a/bag', bag_topic='/left', namespace='robot', image_topic='front/image',
+        clock='50')
     [player] = module.play(context)
     words = [part[0].text for part in player.cmd]
     assert words[1:3] == ['-m', 'infmllm_ros.replay.player'] and '--compressed' not in words
-    for option, value in (('--bag-topic', '/left'), ('--rate', '1.0'), ('--topic', 'front/image'),
-                          ('-r', '__ns:=/robot')):
+    for option, value in (('--bag-topic', '/left'), ('--rate', '1.0'), ('--clock', '50'),
+                          ('--topic', 'front/image'), ('-r', '__ns:=/robot')):
         assert words[words.index(option) + 1] == value
     assert '/a/bag' in words

@@ -24,6 +24,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 import shutil
+import signal
 import sys
 import tempfile
 from typing import Any
@@ -199,6 +200,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     if arguments.questions and not arguments.rendered:
         parser.error(f'--questions {arguments.questions}: the right answers are known with '
                      '--rendered only')
+    if arguments.questions and not arguments.questions.parent.is_dir():
+        parser.error(f'--questions {arguments.questions}: there is no such folder: make it first')
     if arguments.frames < 1:
         parser.error(f'--frames {arguments.frames}: give at least 1')
     return arguments
@@ -244,4 +247,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())
