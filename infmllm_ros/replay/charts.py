@@ -183,7 +183,7 @@ class Axes:
         for start, stop, numbers in columns:
             size = _BOX / len(numbers)
             x = 10 * self.across(start)
-            wide = 10 * self.across(stop) - x
+            wide = 10 * self.across(stop) - x + .5  # or the ground shines through the seams
             row = 0
             while row < len(numbers):
                 shade, first = _shade(numbers[row], most), row
@@ -216,9 +216,9 @@ def stacked(axes: Axes, places: Sequence[float], parts: Sequence[tuple[str, Sequ
 
 
 def bins(count: int, most: int) -> list[range]:
-    """Cut `count` things that follow each other into at most `most` runs of about one length."""
-    runs = min(count, most)
-    return [range(count * place // runs, count * (place + 1) // runs) for place in range(runs)]
+    """Cut `count` things into runs of one length, at most `most`; the last may be shorter."""
+    step = max(1, math.ceil(count / most))
+    return [range(first, min(count, first + step)) for first in range(0, count, step)]
 
 
 def _shade(value: float, most: float) -> int:

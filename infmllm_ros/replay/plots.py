@@ -28,8 +28,9 @@ from .headline import frame_ms, measured, PARTS
 from .records import Answer, Memory, Record, Stats
 from .timeline import Clock
 
-STEPS = 300  # most points of a curve, and columns of the map
-AGES = 18  # rows of the map
+STEPS, COLUMNS = 300, 200  # most points of a curve, and columns of the map
+AGES = 60  # rows of the map
+ROUND = (.1, .2, .5, 1, 2, 5, 10, 20, 60, 120, 300, 600, 1800, 3600, 7200, 36000)  # [s]
 MIB = 2 ** 20
 
 
@@ -67,31 +68,30 @@ def figures(records: Sequence[Record], time: Clock) -> list[Figure]:
 
 
 def _ages(memories: Sequence[Memory], time: Clock) -> Figure | None:
-    """Draw how old what is held is, as it changes: age on a logarithmic scale."""
-    memories = [memories[run[-1]] for run in bins(len(memories), STEPS)]
+    """Draw how old what is held is, as it changes."""
+    memories = [memories[run[-1]] for run in bins(len(memories), COLUMNS)]
     ages = [np.array([(one.stamp_ns - stamp) / 1e9 for stamp, _, _ in one.held])
             for one in memories]
     oldest = max((held.max(initial=0) for held in ages), default=0)
     if oldest <= 0:
         return None
-    young = max(1e-3, min(_gap(held) for held in ages))
-    edges = np.geomspace(young, max(oldest, 2 * young) * 1.001, AGES)
-    tokens = [np.bincount(np.searchsorted(edges, held, 'right'), [n for _, _, n in one.held],
-                          AGES + 1)[:AGES].tolist() for held, one in zip(ages, memories)]
-    axes = Axes((0, time.seconds), (0, AGES), 260,
-                y_text=lambda place: clock(float(round(_age(edges, place), 3))),
-                y_ticks=lambda low, high: [
-                    1 + float(np.log(age / edges[0]) / np.log(edges[1] / edges[0]))
-                    for age in (.1, 1, 10, 60, 600, 3600, 36000) if edges[0] <= age <= edges[-1]])
+    scale = _scale(oldest, max(1e-3, float(np.median([_gap(one) for one in memories]))))
+    tokens = [np.bincount((AGES * _place(held, oldest, scale)).astype(int).clip(0, AGES - 1),
+                          [n for _, _, n in one.held], AGES).tolist()
+              for held, one in zip(ages, memories)]
+    axes = Axes((0, time.seconds), (0, 1), 300,
+                y_text=lambda place: clock(float(round(_age(place, oldest, scale), 3))),
+                y_ticks=lambda low, high: _apart(
+                    [float(_place(np.array(age), oldest, scale)) for age in ROUND
+                     if age <= oldest]))
     places = [time.at(one.stamp_ns) for one in memories]
-    # A column lasts until the next, and no longer than the others if the memory was not looked at.
-    columns = [(start, stop, numbers) for start, stop, numbers
-               in zip(places, [*places[1:], time.seconds], tokens)]
+    columns = list(zip(places, [*places[1:], time.seconds], tokens))
     most = max(max(numbers) for numbers in tokens)
     return Figure(
         'ages', 'What the memory holds, by age',
-        'The darker, the more tokens of that age. The band at the bottom is the recent past; what '
-        'rises above it was chosen to stay, and grows older as the stream goes on.',
+        'Each column is a moment, each row an age: the stronger the colour, the more tokens. The '
+        'band at the bottom is the recent past; the streaks that rise from it were chosen to stay '
+        'and grow older as the stream goes on.',
         axes.draw('Retained tokens by age over time', axes.heat(columns, most), key='ages'),
         [('h1', 'few'), ('h3', ''), ('h5', ''), ('h7', f'{compact(most)} tokens of one age')],
         {'x': _short(places), 'rows': [
@@ -99,14 +99,39 @@ def _ages(memories: Sequence[Memory], time: Clock) -> Figure | None:
             ['oldest', 's', _short(held.max(initial=0) for held in ages)]]})
 
 
-def _gap(held: np.ndarray) -> float:
-    """Give the typical distance between frames that are held [s]."""
-    gaps = np.diff(np.unique(held))
-    return float(np.median(gaps)) if len(gaps) else 1.0
+def _gap(memory: Memory) -> float:
+    """Give the typical time between frames of one camera that are held [s]."""
+    stamps: dict[str, list[int]] = {}
+    for stamp, camera, _ in memory.held:
+        stamps.setdefault(camera, []).append(stamp)
+    return max((float(np.median(np.diff(mine))) / 1e9 for mine in stamps.values()
+                if len(mine) > 1), default=1.0)
 
 
-def _age(edges: np.ndarray, place: float) -> float:
-    return float(edges[0] * (edges[1] / edges[0]) ** (place - 1))
+def _scale(oldest: float, gap: float) -> float:
+    """Find up to which age [s] the scale is linear, so that a row is no narrower than a frame."""
+    scale = gap
+    while scale * np.log1p(oldest / scale) < AGES * gap and scale < oldest:
+        scale *= 1.25
+    return scale
+
+
+def _place(age: np.ndarray, oldest: float, scale: float) -> np.ndarray:
+    """Give the place of an age, 0 to 1: linear up to the scale, logarithmic beyond."""
+    return np.log1p(np.maximum(age, 0) / scale) / np.log1p(oldest / scale)
+
+
+def _age(place: float, oldest: float, scale: float) -> float:
+    return float(scale * np.expm1(place * np.log1p(oldest / scale)))
+
+
+def _apart(places: Sequence[float]) -> list[float]:
+    """Leave out what would be written over its neighbour."""
+    kept = [0.0]
+    for place in places:
+        if place - kept[-1] > .08:
+            kept.append(place)
+    return kept
 
 
 def _tokens(stats: Sequence[Stats], time: Clock) -> Figure | None:
@@ -147,7 +172,7 @@ def _frames(stats: Sequence[Stats], time: Clock) -> Figure | None:
     colours = ('blue', 'green', 'orange')
     return Figure(
         'frames', 'Time for a frame', (
-            f'Mean of every {len(stats) / len(runs):.0f} frames, and the slowest of them. '
+            f'Mean of every {len(runs[0])} frames, and the slowest of them. '
             if merged else '') + (
             f'The slowest of all, {max(slowest):.0f} ms, is cut off.'
             if max(slowest) > 1.15 * top else ''),

@@ -132,20 +132,21 @@ def summary(entries: Sequence[Entry], path: str | os.PathLike, title: str = 'Rep
 
 def numbers(headline: Headline) -> list[tuple[str, str, str]]:
     """List what a page shows first of a run: (what, value, more)."""
-    def ms(pair: tuple[float, float]) -> tuple[str, str]:
-        return f'{pair[0]:.3g} ms', f'95 % within {pair[1]:.3g} ms'
     count = sum(headline.frames.values())
     shown = [('Source', clock(headline.seconds), f'{count:,} frame' + 's' * (count != 1))]
     if headline.fps is not None:
-        speed = '' if headline.speed is None else f'{headline.speed:.3g} times real time'
+        speed = '' if headline.speed is None else f'{headline.speed:.3g} × real time'
         shown.append(('Replayed at', f'{headline.fps:.3g} fps', speed))
     if headline.tokens is not None:
-        shown.append(('Memory', f'{headline.tokens:,} tokens',
-                      f'at most, of {headline.tokens_seen:,} seen'))
-    for what, pair in (('A frame', headline.frame_ms), ('An answer', headline.latency_ms),
-                       ('First token', headline.first_ms)):
-        if pair is not None:
-            shown.append((what, *ms(pair)))
+        shown.append(('Tokens held', f'{headline.tokens:,}',
+                      f'of {headline.tokens_seen:,} seen'))
+    if headline.frame_ms is not None:
+        shown.append(('A frame', f'{headline.frame_ms[0]:.3g} ms',
+                      f'p95 {headline.frame_ms[1]:.3g} ms'))
+    if headline.latency_ms is not None:
+        first = headline.first_ms
+        shown.append(('An answer', f'{headline.latency_ms[0]:.3g} ms',
+                      f'first token {first[0]:.3g} ms' if first else ''))
     if headline.process_bytes is not None:
         shown.append(('Process', f'{headline.process_bytes / 2 ** 20:,.0f} MiB', 'at most'))
     return shown
@@ -193,7 +194,8 @@ def _put(path: Path, page: str) -> Path:
     """Write a whole file or none."""
     draft = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
-        draft.write_text(page, encoding='utf-8', errors='replace')
+        draft.write_text(page.replace('\0', '\N{REPLACEMENT CHARACTER}'), encoding='utf-8',
+                         errors='replace')
         return draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

@@ -36,6 +36,7 @@ ROOM = 3_000_000  # bytes of all pictures in a report
 ROWS = 1500  # answers in a report
 LEVELS, APART = 3, 2.2  # rows of marks for questions, and how near two may be in one [% of width]
 COLOURS = 6  # of watches' choices
+BLANK = (4, 3)
 
 
 class Pictures:
@@ -74,6 +75,11 @@ class Pictures:
         if key not in self._ids:
             self._ids[key] = self._take(key) if key in self._names else None
         return self._ids[key]
+
+    def size(self, camera: str, stamp_ns: int) -> tuple[int, int]:
+        """Give width and height of a picture in the page; those of a blank one if it is not."""
+        place = self._ids.get((camera, stamp_ns))
+        return self.symbols[int(place[1:])][1:3] if place else BLANK
 
     def _take(self, key: tuple[str, int]) -> str | None:
         try:
@@ -162,7 +168,7 @@ def illustrate(listed: Sequence[Row], pictures: Pictures, time: Clock) -> None:
     for row in sorted(listed, key=lambda row: (row.answer.watch, row.verdict != 'wrong')):
         row.evidence = [{
             'picture': pictures.get(camera, stamp), 'at': time.text(stamp), 'camera': camera,
-            'across': time.across(stamp), 'weight': weight,
+            'across': time.across(stamp), 'weight': weight, 'size': pictures.size(camera, stamp),
         } for stamp, camera, weight in row.answer.evidence]
 
 

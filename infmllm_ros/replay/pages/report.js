@@ -7,6 +7,14 @@
     return made;
   };
 
+  const marked = (hash) => {
+    try {
+      return document.getElementById(decodeURIComponent(hash));
+    } catch {  // not an address that was written here
+      return null;
+    }
+  };
+
   // The time line: a mark shows what it stands for, and lines to the frames it rests on.
   const line = document.querySelector('.line-of-time');
   const links = document.getElementById('links');
@@ -25,7 +33,7 @@
     const most = Math.max(...answer.evidence.map((one) => one[2]));
     for (const [across, camera, weight, picture] of [...answer.evidence].reverse()) {
       const x = across * wide, y = film + step * camera + step - 66;
-      const bold = 1.2 + 2.8 * weight / most;
+      const bold = 1 + 2 * weight / most;
       links.append(make('path', {class: 'link', 'stroke-width': bold,
         d: `M${x0} ${y0}C${x0} ${(y0 + y) / 2} ${x} ${(y0 + y) / 2} ${x} ${y}`}));
       const left = Math.min(Math.max(x - 31, 0), line.clientWidth - 62);
@@ -60,9 +68,7 @@
       mark.addEventListener('pointerenter', () => choose(mark));
       mark.addEventListener('focus', () => choose(mark));
       mark.addEventListener('click', (event) => {
-        // A tap shows; where the answer is shown already, it leads to the row.
-        const touch = event.pointerType === 'touch';
-        if (touch) event.preventDefault();
+        if (event.pointerType === 'touch') event.preventDefault();  // the panel has the link
       });
       mark.addEventListener('keydown', (event) => {
         const step = {ArrowRight: 1, ArrowLeft: -1}[event.key];
@@ -151,7 +157,7 @@
   buttons.forEach((one) => one.addEventListener('click', () => filter(one.dataset.show)));
   find.addEventListener('input', () => filter(pressed().dataset.show));
   const follow = () => {
-    const row = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const row = marked(location.hash.slice(1));
     if (!row) return;
     if (row.hidden) {
       find.value = '';
@@ -164,6 +170,6 @@
     if (mark) choose(mark);
   };
   addEventListener('hashchange', follow);
-  filter('all');
+  filter(list.some(fits.question) ? 'question' : 'all');
   if (location.hash) follow();
 })();
