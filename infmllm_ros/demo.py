@@ -36,7 +36,7 @@ import time
 from typing import Any
 
 from infmllm_msgs.msg import Answer
-from infmllm_ros.bundled import MODEL, MODEL_BUDGET, MODEL_POLICY
+from infmllm_ros.bundled import MODEL_BUDGET, MODEL_PARAMETERS
 from infmllm_ros.replay.audience import Audience, MIB, stamp_of
 from infmllm_ros.replay.interview import Interview
 from infmllm_ros.replay.player import DEPTH, Played, Player
@@ -258,9 +258,8 @@ def _introduce(source: Source, arguments: argparse.Namespace, screen: Screen) ->
 
 def _run(source: Source, arguments: argparse.Namespace, screen: Screen) -> int:
     """Run the demo inside an initialised ROS; return the exit status."""
-    bundled = {} if arguments.model else {
-        'budget_tokens': MODEL_BUDGET, 'max_question_tokens': 32,
-        **{f'saddle.{name}': value for name, value in MODEL_POLICY.items()}}
+    model = {'model': arguments.model, 'max_answer_tokens': 48} if arguments.model \
+        else MODEL_PARAMETERS
     budget = {'budget_tokens': arguments.budget} if arguments.budget is not None else {}
     node = rclpy.create_node('audience', namespace=NAMESPACE)
     executor = SingleThreadedExecutor()
@@ -273,13 +272,12 @@ def _run(source: Source, arguments: argparse.Namespace, screen: Screen) -> int:
         ask = spread(arguments.questions or list(QUESTIONS), source.count or 300, audience)
     image = {'reliability': 'reliable', 'history': 'keep_last', 'depth': DEPTH}
     parameters = {
-        'model': arguments.model or str(MODEL), 'policy': arguments.policy,
-        'autostart': True, 'max_answer_tokens': 48 if arguments.model else 8, 'stats_period': 0.25,
+        'policy': arguments.policy, 'autostart': True, 'stats_period': 0.25,
         'image_transport': 'compressed' if COMPRESSED in source.msgtypes.values() else 'raw',
         # Frames are counted at the end: none may be lost between the processes.
         'qos_overrides': {p.topic_name: {'subscription': image}
                           for p in player.publishers.values()},
-        **bundled, **budget}
+        **model, **budget}
     with tempfile.TemporaryDirectory() as folder:
         process = start_node(parameters, folder, screen)
         try:

@@ -23,6 +23,8 @@ MODEL_POLICY : dict
     Fields of policy `saddle` that it was trained with.
 MODEL_BUDGET : int
     [tokens] The budget that is enough for it.
+MODEL_PARAMETERS : dict
+    Parameters of the node with it.
 
 """
 
@@ -33,3 +35,6 @@ MODEL = Path(__file__).parent / 'model'
 MODEL_POLICY: dict[str, Any] = {
     'window': 'marker', 'scope': 'all', 'reduce': 'mean', 'bias': .002}
 MODEL_BUDGET = 192
+MODEL_PARAMETERS: dict[str, Any] = {
+    'model': str(MODEL), 'budget_tokens': MODEL_BUDGET, 'max_question_tokens': 32,
+    'max_answer_tokens': 8, **{f'saddle.{name}': value for name, value in MODEL_POLICY.items()}}

@@ -27,12 +27,14 @@ from infmllm_ros.engine import (
     load_model,
     make_policy,
     ModelError,
+    StreamingModel,
     StreamingSession,
 )
 import torch
 
 
-def open_session(settings: Any, log: Callable[[str], None]) -> StreamingSession:
+def open_session(settings: Any, log: Callable[[str], None],
+                 model: StreamingModel | None = None) -> StreamingSession:
     """
     Check all that can be checked without weights, then load them and make a session.
 
@@ -42,6 +44,8 @@ def open_session(settings: Any, log: Callable[[str], None]) -> StreamingSession:
         The node's parameters.
     log : callable
         Takes a line about how far it is.
+    model : StreamingModel, optional
+        That of the settings, if it is loaded already.
 
     Raises
     ------
@@ -53,7 +57,8 @@ def open_session(settings: Any, log: Callable[[str], None]) -> StreamingSession:
                          'the Hugging Face format or a name on the hub, e.g. -p model:=FOLDER')
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    spec = inspect_model(settings.model, tokens_per_frame=settings.tokens_per_frame or None)
+    spec = model.spec if model else inspect_model(
+        settings.model, tokens_per_frame=settings.tokens_per_frame or None)
     if not spec.adapter.sees:
         raise ModelError(f"model '{settings.model}' reads text only, but the node needs one that "
                          'sees images: choose a vision-language checkpoint')
@@ -69,7 +74,8 @@ def open_session(settings: Any, log: Callable[[str], None]) -> StreamingSession:
             'prefill': settings.flex_fields if settings.prefill == 'flex' else None}
     check_budget(spec, policy, device=settings.device, dtype=settings.dtype, **room)
     start = time.monotonic()
-    model = load_model(spec, device=settings.device, dtype=settings.dtype, progress=log)
+    model = model or load_model(
+        spec, device=settings.device, dtype=settings.dtype, progress=log)
     session = StreamingSession(model, policy, remember=settings.remember, **room)
     stats = session.stats()
     log(f'model ready on {model.device} ({str(model.dtype).removeprefix("torch.")}) in '

@@ -162,6 +162,10 @@ class Memory:
 
     # In the worker's thread.
 
+    def thumbnail(self, frame: Frame) -> bytes | None:
+        """Give the thumbnail of a frame as a jpeg; None if there is none."""
+        return self._album.get(frame)
+
     def observed(self, image: np.ndarray, session: StreamingSession) -> None:
         """Keep a thumbnail of the session's newest frame, unless there is one."""
         frame, album = session.newest, self._album

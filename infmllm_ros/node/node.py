@@ -123,13 +123,7 @@ class InfmllmNode(LifecycleNode):
 
     def _apply_live(self) -> None:
         if self._worker is not None:
-            for camera in self._worker.cameras:
-                camera.rate, camera.gate.min_change, camera.gate.refresh = (
-                    parameters.of_camera(self, camera.name, name)
-                    for name in ('max_frame_rate', 'min_change', 'refresh'))
-            self._worker.questions.size = self._value('query_queue_size')
-            self._worker.questions.busy = self._value('busy')
-            self._watches.enabled = self._value('watches_enabled')
+            parameters.apply(self, self._worker, self._watches)
 
     # Lifecycle.
 

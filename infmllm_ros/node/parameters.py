@@ -225,6 +225,17 @@ def snapshot(node: Any) -> Settings:
         policy_fields=group(values['policy']), flex_fields=group(FlexPrefill.name))
 
 
+def apply(node: Any, worker: Any, watches: Any) -> None:
+    """Hand those that may change while a node runs to its worker and its watches."""
+    for camera in worker.cameras:
+        camera.rate, camera.gate.min_change, camera.gate.refresh = (
+            of_camera(node, camera.name, name)
+            for name in ('max_frame_rate', 'min_change', 'refresh'))
+    worker.questions.size = node.get_parameter('query_queue_size').value
+    worker.questions.busy = node.get_parameter('busy').value
+    watches.enabled = node.get_parameter('watches_enabled').value
+
+
 _HEAD = """\
 # Parameters of the infmllm node, with their defaults.
 #

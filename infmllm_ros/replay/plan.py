@@ -183,11 +183,12 @@ class Agenda:
         return due
 
     def after(self, number: int) -> list[Turn]:
-        """List what is due after the frame of this number, counted from 0 over all cameras."""
-        return [Turn(entry, entry.name, None) for entry in self._frames if entry.frame == number]
+        """List what is due after this frame, by its number from 0 over all cameras."""
+        due = [entry for entry in self._frames if entry.frame <= number]
+        self._frames = [entry for entry in self._frames if entry.frame > number]
+        return [Turn(entry, entry.name, None) for entry in due]
 
-    def end(self, elapsed_s: float, frames: int, whole: bool = True,
-            ) -> tuple[list[Telling | Turn], list[str]]:
+    def end(self, elapsed_s: float, whole: bool = True) -> tuple[list[Telling | Turn], list[str]]:
         """
         List what is left when the source has ended.
 
@@ -195,8 +196,6 @@ class Agenda:
         ----------
         elapsed_s : float
             Time of the last frame.
-        frames : int
-            How many there were.
         whole : bool
             Whether the source was read to its end: if not, what is planned for later is not due.
 
@@ -208,9 +207,8 @@ class Agenda:
             What is left out, and why, a line each.
         """
         due, lost = [], [
-            f'question {entry.name} is not asked: it is planned after frame {entry.frame}, but '
-            f'there were {frames} frames, counted from 0'
-            for entry in self._frames if entry.frame >= frames]
+            f'question {entry.name} is not asked: it is planned for frame {entry.frame}, counted '
+            'from 0, which the source does not have' for entry in self._frames]
         while self._next:
             at, place = self._next[0]
             item, _ = self._times[place]

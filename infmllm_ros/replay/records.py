@@ -32,10 +32,12 @@ from pathlib import Path
 from typing import Any
 
 FILE = 'run.jsonl'
-SEEN, SIMILAR, REPEATED, BAD, SENT = FATES = ('seen', 'similar', 'repeated', 'bad', 'sent')
+SEEN, SIMILAR, REPEATED, DROPPED, BAD, SENT = FATES = (
+    'seen', 'similar', 'repeated', 'dropped', 'bad', 'sent')
 """
 What becomes of a frame: observed by the model; kept out by its camera's gate, or by the policy as
-a duplicate; not an image that can be read; sent to a node, which does not tell more.
+a duplicate; replaced by a newer one before max_frame_rate let it in; not an image that can be
+read; sent to a node, which does not tell more.
 """
 
 
