@@ -56,6 +56,7 @@ setup(
             'infmllm_node = infmllm_ros.node.__main__:main',
             'check = infmllm_ros.engine.check:main',
             'demo = infmllm_ros.demo:main',
+            'replay = infmllm_ros.replay.__main__:main',
         ],
     },
 )

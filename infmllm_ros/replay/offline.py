@@ -103,6 +103,8 @@ class Offline:
     ----------
     model : StreamingModel
         For other runs.
+    cameras : list of str
+        Of the node.
 
     Raises
     ------
@@ -122,7 +124,7 @@ class Offline:
         self._names = _names(source.cameras, self._values['cameras'])
         self._recorder = Recorder(source.count)
         self._crew = self._recorder.crew = Crew(self._values, self._recorder, model, progress)
-        self.model = self._crew.session.model
+        self.model, self.cameras = self._crew.session.model, list(self._values['cameras'])
 
     def close(self) -> None:
         """Free the memory."""
