@@ -12,16 +12,19 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""From the node's messages to the records of a replay."""
+"""From the node's messages to the records of a replay; each question ends once."""
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from infmllm_msgs.msg import Answer, CacheStats, WatchEvent
 from infmllm_ros.node.convert import nanoseconds
 from infmllm_ros.node.questions import Status
 from infmllm_ros.replay import records
+from infmllm_ros.replay.plan import Turn
 
 LOST = 'LOST'  # status of a question whose answer did not come
 DIGITS = 6  # of probabilities and weights
@@ -67,3 +70,46 @@ def answer_record(message: Answer, asked_ns: int, **about: Any) -> records.Answe
                   for e in message.evidence],
         measured={'time_to_first_token': message.time_to_first_token,
                   'latency': message.latency})
+
+
+class Ledger:
+    """
+    What was asked, and what came of it.
+
+    Attributes
+    ----------
+    open : dict
+        By the id of each question without an answer: its turn, and when it was asked [ns].
+    counts : Counter
+        Of the questions with a record: 'answers', 'judged' and 'right'.
+
+    """
+
+    def __init__(self) -> None:
+        self.open: dict[str, tuple[Turn, int]] = {}
+        self.counts = Counter[str]()
+        self._watched = Counter[str]()
+
+    def answer(self, message: Answer, now_ns: int, watch: bool) -> records.Answer | None:
+        """Write an answer down; None if it is to a question that was not asked here."""
+        if watch:
+            self._watched[message.id] += 1
+            return answer_record(
+                message, now_ns, id=f'{message.id}#{self._watched[message.id]}', name=message.id,
+                watch=True, camera=message.camera, expected=None, right=None)
+        if message.id not in self.open:
+            return None
+        turn, asked_ns = self.open.pop(message.id)
+        entry = turn.entry
+        right = entry.judge(message.text if message.status == Answer.OK else '')
+        self.counts.update(answers=1, judged=right is not None, right=bool(right))
+        return answer_record(
+            message, asked_ns, id=turn.id, name=entry.name, watch=False, camera=entry.camera,
+            expected=' | '.join(entry.expected) or None, right=right)
+
+    def lose(self, key: str) -> records.Answer:
+        """Write down that no answer came to a question."""
+        entry = self.open[key][0].entry
+        message = Answer(id=key, question=entry.question, choices=list(entry.choices), choice=-1,
+                         status=Answer.FAILED, message='no answer came: see the log of the node')
+        return replace(self.answer(message, 0, watch=False), status=LOST)

@@ -171,8 +171,8 @@ class Offline:
             recorder.problem(problem)
         seconds, count = time.monotonic() - start, self._number + 1
         end = records.End(
-            dict(recorder.fates), recorder.counts['answers'], recorder.counts['judged'],
-            recorder.counts['right'], problem, measured={
+            dict(recorder.fates), recorder.ledger.counts['answers'], recorder.ledger.counts['judged'],
+            recorder.ledger.counts['right'], problem, measured={
                 'seconds': seconds, 'frames_per_second': count / seconds,
                 'speed': (recorder.now - self._begin_ns) / SECOND / seconds})
         recorder.write(end)

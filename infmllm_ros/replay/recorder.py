@@ -28,7 +28,7 @@ from infmllm_ros.node.desk import one_line
 from infmllm_ros.node.mailbox import Frame
 from infmllm_ros.replay import records
 from infmllm_ros.replay.crew import Audience, Crew
-from infmllm_ros.replay.hearing import answer_record, event_record, stats_record
+from infmllm_ros.replay.hearing import event_record, Ledger, stats_record
 from infmllm_ros.replay.plan import Turn
 from infmllm_ros.replay.thumbnails import Thumbnails
 from rclpy.serialization import deserialize_message, serialize_message
@@ -65,8 +65,8 @@ class Recorder(Audience):
         Who tells.
     fates : Counter
         How many frames of each fate.
-    counts : Counter
-        Of the questions: 'answers', 'judged' and 'right'.
+    ledger : Ledger
+        Of the questions.
     stopped : str
         Why there is no use in going on; empty if there is.
     """
@@ -74,15 +74,13 @@ class Recorder(Audience):
     def __init__(self, count: int | None = None):
         """Keep what comes until there is somebody to take it."""
         self.crew: Crew | None = None
-        self.fates, self.counts = Counter[str](), Counter[str]()
+        self.fates, self.ledger = Counter[str](), Ledger()
         self.stopped = ''
         self._count = count
         self._sinks: tuple[Sink, ...] = ()
         self._bags: tuple[Bag, ...] = ()
         self._thumbnails: Thumbnails | None = None
         self._early: list[records.Record] = []
-        self._turns: dict[str, tuple[Turn, int]] = {}  # those asked, and when
-        self._watched = Counter[str]()
         self._waiting: dict[str, tuple[int, int]] = {}  # by camera: number and stamp of a frame
         self._number = self._skipped = self._next_memory = 0
         self._reason = ''  # why the newest frame could not be observed
@@ -115,7 +113,7 @@ class Recorder(Audience):
 
     def asking(self, turn: Turn) -> None:
         """Take note of a question that is about to be asked."""
-        self._turns[turn.id] = turn, self.now
+        self.ledger.open[turn.id] = turn, self.now
 
     def coming(self, camera: str, number: int, stamp_ns: int) -> None:
         """Take note of a frame that is about to be handed in."""
@@ -162,23 +160,9 @@ class Recorder(Audience):
             self.write(event_record(message))
         elif isinstance(message, Answer):
             self._keep_evidence(message)
-            self.write(self._answer(topic, message))
+            self.write(self.ledger.answer(message, self.now, '/watch/' in topic))
         for bag in self._bags:
             bag.publish(topic, self.now, message)
-
-    def _answer(self, topic: str, message: Answer) -> records.Answer:
-        if message.id not in self._turns or '/watch/' in topic:
-            self._watched[message.id] += 1
-            return answer_record(
-                message, self.now, id=f'{message.id}#{self._watched[message.id]}',
-                name=message.id, watch=True, camera=message.camera, expected=None, right=None)
-        turn, asked_ns = self._turns.pop(message.id)
-        entry = turn.entry
-        right = entry.judge(message.text if message.status == Answer.OK else '')
-        self.counts.update(answers=1, judged=right is not None, right=bool(right))
-        return answer_record(
-            message, asked_ns, id=turn.id, name=entry.name, watch=False, camera=entry.camera,
-            expected=' | '.join(entry.expected) or None, right=right)
 
     def _keep_evidence(self, message: Answer) -> None:
         for e in message.evidence if self._thumbnails else ():

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Fixtures for tests of the node; those that need ROS skip without it."""
+"""Fixtures for tests that start nodes; those that need ROS skip without it."""
 
 import importlib
 import json
@@ -20,7 +20,6 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 
 
 def ros():
@@ -42,6 +41,7 @@ def tiny(tmp_path_factory) -> str:
     """Make a tiny checkpoint that says letters only and never ends by itself."""
     from infmllm_ros.bundled.tiny import make_tiny
     from safetensors.torch import load_file, save_file
+    import torch
     folder = Path(make_tiny('smolvlm', tmp_path_factory.mktemp('tiny')))
     index = json.loads((folder / 'model.safetensors.index.json').read_text())['weight_map']
     shard = folder / index['lm_head.weight']

@@ -1,0 +1,380 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+A replay over DDS, into a node that runs: its cameras, ``/clock`` and the questions of a plan.
+
+Frames go out in a thread; all else is done in the caller's, which hears the node meanwhile. A
+question goes out when the node says to have seen the frames before it, at the latest just before
+the next one. With `hold` each frame waits for that, and for the answers to what was asked, so that
+none is dropped: the results are then those of an offline replay.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timezone
+from math import inf
+import threading
+import time
+from typing import Any
+
+from infmllm_ros.replay.following import Follower
+from infmllm_ros.replay.meeting import Meeting
+from infmllm_ros.replay.offline import Bag, INTERRUPTED, Sink
+from infmllm_ros.replay.plan import Plan, Telling, Turn
+from infmllm_ros.replay.player import Player
+from infmllm_ros.replay.records import End, Frame, Problem, Record, Run, SENT, Told
+from infmllm_ros.replay.settings import model_name
+from infmllm_ros.replay.source import Frame as Image
+from infmllm_ros.replay.source import SECOND, Source
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+from std_msgs.msg import String
+
+PATIENCE = 120.0  # [s] for an answer, and for a frame to be seen
+LOSS = 10.0  # [s] a frame that has not arrived after that was lost on the way
+SETTLE = 10.0  # [s] for what was told, and for the last frame where none is held
+SILENCE = 30.0  # [s] without statistics after which the node counts as gone, or 3 of their periods
+STEP = 0.01  # [s] longest wait for something to hear
+CLOCK = 10.0  # [Hz] of /clock between frames
+
+
+class Ahead:
+    """A source that tells of each frame before it is played."""
+
+    def __init__(self, source: Source, coming: Callable[[Image], None]):
+        self._source, self._coming = source, coming
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def __iter__(self) -> Iterator[Image]:
+        for frame in self._source:
+            self._coming(frame)
+            yield frame
+
+
+def replay_live(source: Source, plan: Plan, sinks: Iterable[Sink] = (), *,
+                bags: Iterable[Bag] = (), **options: Any) -> End:
+    """
+    Replay a source once, into a running node.
+
+    Parameters
+    ----------
+    source : Source
+        What to play.
+    plan : Plan
+        What to tell and to ask.
+    sinks : iterable of Sink
+        Each takes all records.
+    bags : iterable of Bag
+        Each takes all messages of the node.
+    options
+        See `Live`.
+
+    Returns
+    -------
+    End
+        With a problem, if the replay ended before its source did.
+
+    Raises
+    ------
+    LiveError
+        No node was found, or it cannot take the frames: nothing was written.
+    """
+    sinks, bags = tuple(sinks), tuple(bags)
+
+    def write(record: Record) -> None:
+        for sink in sinks:
+            sink.write(record)
+
+    def publish(topic: str, time_ns: int, message: Any) -> None:
+        for bag in bags:
+            bag.publish(topic, time_ns, message)
+    return Live(source, plan, write, publish, **options).run()
+
+
+class Live:
+    """
+    One replay into a running node.
+
+    Parameters
+    ----------
+    source, plan
+        See `replay_live`.
+    write : callable
+        Takes the records, in the caller's thread.
+    publish : callable
+        Takes (topic, time [ns], message) of all that the node says.
+    rate : float
+        Speed, 1 is the source's own.
+    hold : bool
+        Whether a frame waits until those before it were seen, and what was asked is answered.
+    namespace : str
+        That the node is in.
+    patience : float
+        [s] For an answer, beyond the question's own deadline.
+    on_frame : callable
+        Takes the number of frames that were sent, after each.
+
+    """
+
+    def __init__(self, source: Source, plan: Plan, write: Callable[[Record], None],
+                 publish: Callable[[str, int, Any], None], *, rate: float = 1.0,
+                 hold: bool = False, namespace: str = '', patience: float = PATIENCE,
+                 on_frame: Callable[[int], None] = lambda count: None):
+        self._source, self._plan, self._rate, self._hold = source, plan, rate, hold
+        self._sink, self._patience, self._done = write, patience, on_frame
+        self._agenda = plan.agenda()
+        self._due: deque[Telling | Turn] = deque()
+        self._hurry = False  # the next frame is due: no more waiting
+        self._told: tuple[int, float] | None = None  # tokens seen before, [s] when
+        self._ended = False
+        self._problem = ''
+        self._begin = self._time_ns = 0  # [ns] of the source: first frame, newest frame
+        self._next: Image | None = None  # about to be sent
+        self._played: deque[Frame] = deque()  # not written yet
+        self._number = 0  # of frames sent
+        self._when = 0.0  # [s] the newest was sent
+        self._sent: Counter[str] = Counter()  # by camera
+        self._lost: Counter[str] = Counter()  # of them
+        self._before: dict[str, tuple[int, int, int]] = {}  # counts of the node when it began
+        self._context = Context()
+        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        self._node = rclpy.create_node('replay', namespace=namespace, context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._tell = self._node.create_publisher(String, 'tell', 100)
+        self._follower = Follower(
+            self._node, write, publish, lambda: self._time_ns, patience)
+
+    def run(self) -> End:
+        """
+        Play, ask, and write all that comes of it.
+
+        Returns
+        -------
+        End
+            Which was written too; it has a problem if the replay ended early.
+
+        Raises
+        ------
+        LiveError
+            See `replay_live`.
+        """
+        try:
+            return self._replay(self._meet())
+        finally:
+            self._executor.shutdown()
+            self._node.destroy_node()
+            rclpy.shutdown(context=self._context)
+
+    def _meet(self) -> Player:
+        """Find the node and have it discover this one; returns what plays to it."""
+        follower = self._follower
+        meeting = Meeting(self._node, follower, self._spin)
+        meeting.active()
+        player = Player(self._node, Ahead(self._source, self._coming), rate=self._rate,
+                        clock=CLOCK, topic=meeting.topic(self._source))
+        model, sim_time, period = meeting.parameters('model', 'use_sim_time', 'stats_period')
+        meeting.heard(*player.publishers.values(), follower.questions, self._tell)
+        self._silence = max(SILENCE, 3 * period.double_value)
+        self._before = self._counts()
+        self._sink(Run(
+            self._source.name, 'live', model_name({'model': model.string_value}),
+            follower.stats.policy, follower.stats.budget, self._source.cameras,
+            questions=self._plan.name,
+            measured={'started': datetime.now(timezone.utc).isoformat(timespec='seconds')}))
+        follower.begin()
+        if not sim_time.bool_value:
+            self._say(f'{follower.name} does not follow /clock: set use_sim_time, or its watches '
+                      'and ages go by its own clock')
+        return player
+
+    def _replay(self, player: Player) -> End:
+        start = time.monotonic()
+        thread = threading.Thread(target=self._play, args=(player,))
+        thread.start()
+        try:
+            while thread.is_alive() and not self._problem:
+                self._step()
+            if not self._problem:
+                self._finish()
+        except KeyboardInterrupt:
+            self._problem = INTERRUPTED
+        finally:
+            self._ended = True
+            player.stop()
+            thread.join()
+        self._write_played()
+        self._follower.give_up()
+        problem = self._problem or self._source.problem
+        if problem:
+            self._say(problem)
+        seconds = time.monotonic() - start
+        counts = self._follower.ledger.counts
+        end = End({SENT: self._number}, counts['answers'], counts['judged'], counts['right'],
+                  problem, measured={
+                      'seconds': seconds, 'frames_per_second': self._number / seconds,
+                      'speed': (self._time_ns - self._begin) / SECOND / seconds})
+        self._sink(end)
+        return end
+
+    # In the thread that plays.
+
+    def _play(self, player: Player) -> None:
+        try:
+            player.play(self._on_frame, self._wait)
+        except Exception as error:
+            self._problem = f'{type(error).__name__}: {error}'
+
+    def _coming(self, frame: Image) -> None:
+        """Note what is due before a frame."""
+        if self._number:
+            self._due.extend(self._agenda.after(self._number - 1))
+        else:
+            self._begin = frame.time_ns
+        self._due.extend(self._agenda.before((frame.time_ns - self._begin) / SECOND))
+        self._next = frame
+
+    def _wait(self, frame: Image) -> None:
+        """Wait for what comes before a frame that is due."""
+        self._hurry = not self._hold
+        while not self._ended and (self._due or self._hold and self._busy()):
+            time.sleep(STEP / 4)
+        self._hurry = False
+
+    def _on_frame(self, number: int, stamp_ns: int) -> None:
+        """Note a frame that was sent."""
+        camera = self._next.camera
+        self._number, self._time_ns, self._when = number, self._next.time_ns, time.monotonic()
+        self._sent[camera] += 1
+        self._played.append(Frame(number - 1, stamp_ns, camera, SENT))
+
+    # In the caller's thread.
+
+    def _spin(self, condition: Callable[[], Any], timeout: float) -> Any:
+        """Hear the node until a condition holds; returns its value."""
+        end = time.monotonic() + timeout
+        while True:
+            self._executor.spin_once(timeout_sec=STEP)
+            self._follower.look()
+            value = condition()
+            if value or time.monotonic() >= end:
+                return value
+
+    def _step(self) -> None:
+        """Hear the node, and ask what is due."""
+        self._spin(lambda: True, 0.0)
+        self._write_played()
+        self._problem = self._problem or self._gone()
+        self._settle()
+        if self._due and (self._hurry or not (self._busy() if self._hold else self._behind())):
+            self._do(self._due.popleft())
+
+    def _finish(self) -> None:
+        """Ask what comes at the end, and wait for all answers and the last statistics."""
+        if self._number:
+            self._due.extend(self._agenda.after(self._number - 1))
+        due, left_out = self._agenda.end(
+            (self._time_ns - self._begin) / SECOND, not self._source.problem)
+        self._due.extend(due)
+        for text in left_out:
+            self._say(text)
+        end = time.monotonic() + SETTLE
+        while not self._problem and (self._due or self._busy()):
+            self._hurry = not self._hold and time.monotonic() > end
+            if self._hurry and not (self._due or self._follower.ledger.open):
+                break
+            self._step()
+        now = time.monotonic()
+        self._spin(lambda: self._follower.heard > now, SETTLE)
+        dropped = sum(now[2] - self._before[camera][2] for camera, now in self._counts().items())
+        if dropped:
+            self._say(f'{dropped} frames were dropped by the node, which was busy: an offline '
+                      'replay sees them; --hold waits for it, a lower --rate gives it time')
+
+    def _do(self, item: Telling | Turn) -> None:
+        at = self._time_ns if item.at in (None, inf) else self._begin + round(item.at * SECOND)
+        if isinstance(item, Turn):
+            self._follower.ask(item, at)
+            return
+        self._sink(Told(at, item.text))
+        self._told = self._follower.stats.tokens_seen, time.monotonic()
+        self._tell.publish(String(data=item.text))
+
+    def _busy(self) -> bool:
+        """Tell whether the node is not at an end with what it was given."""
+        return bool(self._behind() or self._follower.ledger.open)
+
+    def _behind(self) -> bool:
+        """Tell whether the node has still to see a frame, or to remember a text."""
+        return self._told is not None or any(
+            self._unseen(camera)[1] > 0 for camera in self._sent)
+
+    def _unseen(self, camera: str) -> tuple[int, int]:
+        """Count the frames of a camera that have not arrived, and those not seen yet."""
+        sent = self._sent[camera] - self._lost[camera]
+        received, done, _ = (now - before for now, before in zip(
+            self._counts()[camera], self._before[camera]))
+        return sent - received, sent - done
+
+    def _settle(self) -> None:
+        """Give up waiting for what does not come."""
+        heard = self._follower.heard
+        if self._told is not None:
+            tokens, when = self._told
+            if self._follower.stats.tokens_seen > tokens:
+                self._told = None
+            elif heard > when + SETTLE:
+                self._told = None
+                self._say('a text was not remembered: see the log of the node')
+        for camera in self._sent:
+            away, unseen = self._unseen(camera)
+            if unseen > 0 and heard > self._when + (LOSS if away > 0 else self._patience):
+                self._lost[camera] += unseen
+                what = 'did not arrive' if away > 0 else 'were not seen'
+                self._say(f'{unseen} frames of camera {camera!r} {what}: see the log of the node')
+
+    def _gone(self) -> str:
+        """Say what has become of the node, if it is not there any more."""
+        follower = self._follower
+        silent = time.monotonic() - follower.heard
+        after = f'after frame {self._number:,}'
+        if silent > 1.0 and not self._node.count_publishers(follower.stats_topic):
+            return f'{follower.name} has gone {after}: see its log'
+        if silent > 2.0 and follower.status_heard > follower.heard and follower.state != 'active':
+            return f'{follower.name} is {follower.state} {after}: activate it and replay again'
+        if silent > self._silence:
+            return f'{follower.name} has said nothing for {silent:.0f} s {after}: see its log'
+        return ''
+
+    def _counts(self) -> dict[str, tuple[int, int, int]]:
+        """Count what became of each camera's frames: received, of them done with, dropped."""
+        counts = [(c.frames_received, c.frames_seen + c.frames_similar + c.frames_dropped
+                   + c.images_bad, c.frames_dropped) for c in self._follower.stats.cameras]
+        names = [c.name for c in self._follower.stats.cameras]
+        return dict(zip(self._source.cameras if len(names) == 1 else names, counts))
+
+    def _write_played(self) -> None:
+        while self._played:
+            self._sink(self._played.popleft())
+            self._done(self._number)
+
+    def _say(self, text: str) -> None:
+        self._sink(Problem(self._time_ns, text))
