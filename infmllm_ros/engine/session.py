@@ -130,6 +130,8 @@ class StreamingSession:
             If the image is not uint8 [H, W, 3] with H, W >= 1.
         ModelError
             If the model is text-only.
+        NotFiniteError
+            If the frame makes the model compute NaN or infinity.
         ContextFull
             Under the `full` policy.
         """
@@ -144,7 +146,8 @@ class StreamingSession:
         Whole frames share a pass as far as `chunk` tokens reach. Until something is evicted the
         memory is the same as after observing one by one; then it differs as it does with any
         other `chunk`: policies see attention, and evict, once a pass. All frames are checked
-        before the first enters; if memory runs out in a later pass, those before it stay.
+        before the first enters; if memory runs out in a later pass, those before it stay. A frame
+        that comes to NaN or infinity is left out alone, and told when the others are in.
 
         Parameters
         ----------
@@ -158,8 +161,8 @@ class StreamingSession:
             cameras differ.
         ModelError
             If the model is text-only.
-        ContextFull
-            Under the `full` policy, if they do not all fit.
+        NotFiniteError, ContextFull
+            As for :meth:`observe`; the latter if they do not all fit.
         """
         self._settle()
         watching.observe_many(self, images, stamps_ns, cameras)
@@ -285,12 +288,7 @@ class StreamingSession:
 
     def set_budget(self, budget: int) -> None:
         """
-        Change the budget within the buffers; what no longer fits is evicted at once.
-
-        Parameters
-        ----------
-        budget : int
-            Tokens; no more than the session was made with.
+        Change the budget [tokens] within the buffers; what no longer fits is evicted at once.
 
         Raises
         ------
@@ -328,7 +326,7 @@ class StreamingSession:
         """Make a session from a saved memory; MemoryFileError if it is damaged or another's."""
         return persist.load(cls, Path(path), model)
 
-    # ---- the pass over the cache, for Asking
+    # ---- the pass over the cache
 
     @torch.no_grad()
     def feed(self, chunk: Chunk, role: Role, *, frames: Sequence[Frame] = (), logits: int = 0,

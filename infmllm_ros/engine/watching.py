@@ -23,7 +23,8 @@ from typing import Any, TYPE_CHECKING
 from . import retention
 from .answer import Frame
 from .chunk import Chunk, join
-from .errors import FrameError, ModelError
+from .errors import FrameError, ModelError, NotFiniteError
+from .finite import failure
 from .policies import Role
 
 if TYPE_CHECKING:
@@ -74,10 +75,16 @@ def observe_many(session: StreamingSession, images: Sequence[Any], stamps_ns: Se
             raise FrameError(f'frame {number} of 0 to {total - 1}: {error}') from error
     sizes = [len(chunk) for chunk in chunks]
     retention.admit(session, sum(sizes))
+    refused: list[NotFiniteError] = []
     for part in passes(sizes, session.settings.chunk):
         start = perf_counter()
         seen = session.adapter.see(session.model.model, chunks[part], images[part])
-        _enter(session, seen, stamps[part], cameras[part], perf_counter() - start)
+        refused += _enter_sound(
+            session, seen, stamps[part], cameras[part], perf_counter() - start)
+    if len(refused) > 1:
+        raise failure(f'{len(refused)} of {total} frames') from refused[0]
+    for error in refused:
+        raise error
 
 
 def passes(sizes: Sequence[int], most: int) -> Iterator[slice]:
@@ -90,6 +97,20 @@ def passes(sizes: Sequence[int], most: int) -> Iterator[slice]:
         total += size
     if sizes:
         yield slice(first, len(sizes))
+
+
+def _enter_sound(session: StreamingSession, chunks: Sequence[Chunk], stamps_ns: Sequence[int],
+                 cameras: Sequence[str], vision_s: float) -> list[NotFiniteError]:
+    """Prefill frames, one by one where one of them spoils the pass; give what was refused."""
+    try:
+        _enter(session, chunks, stamps_ns, cameras, vision_s)
+    except NotFiniteError as error:
+        if len(chunks) == 1:
+            return [error]
+        return [refused for chunk, stamp, camera in zip(chunks, stamps_ns, cameras, strict=True)
+                for refused in _enter_sound(
+                    session, [chunk], [stamp], [camera], vision_s / len(chunks))]
+    return []
 
 
 def _enter(session: StreamingSession, chunks: Sequence[Chunk], stamps_ns: Sequence[int],
