@@ -16,8 +16,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from infmllm_ros.node.gate import Gate
 from infmllm_ros.node.mailbox import Frame, Mailbox
@@ -25,15 +25,24 @@ from infmllm_ros.node.mailbox import Frame, Mailbox
 
 @dataclass(frozen=True)
 class Tally:
-    """What became of a camera's frames: received = seen + dropped + similar + bad + waiting."""
+    """
+    What became of a camera's frames: those received are the others together.
+
+    See `infmllm_ros.node.mailbox.FATES`; `waiting` has the one that the model looks at as well,
+    `causes` counts why frames failed, by the name of the exception.
+    """
 
     name: str
     received: int
-    seen: int  # by the model
-    dropped: int  # replaced by a newer one first
-    similar: int  # kept out by the gate
-    bad: int  # could not be decoded
+    seen: int
+    dropped: int
+    similar: int
+    bad: int
     newest: Frame | None  # of those seen
+    skipped: int = 0
+    failed: int = 0
+    waiting: int = 0
+    causes: Mapping[str, int] = field(default_factory=dict)
 
 
 class Camera:
@@ -59,7 +68,6 @@ class Camera:
         self.mailbox, self.gate = Mailbox(), Gate()
         self.rate = 0.0
         self.looked = -float('inf')
-        self.seen = self.similar = self.bad = 0
         self.newest: Frame | None = None
 
     @property
@@ -74,15 +82,9 @@ class Camera:
             self.looked = now
         return frame
 
-    def saw(self, frame: Frame) -> None:
-        """Take note that the model has seen a frame."""
-        self.newest = frame
-        self.seen += 1
-
     def tally(self) -> Tally:
         """Count."""
-        return Tally(self.name, self.mailbox.received, self.seen, self.mailbox.dropped,
-                     self.similar, self.bad, self.newest)
+        return Tally(self.name, newest=self.newest, **self.mailbox.counts())
 
 
 class Cameras:

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
+import threading
 import time
 from typing import Any
 
@@ -75,6 +76,16 @@ class Question:
     ending: Outcome | None = None  # why its running answer shall stop
     pieces: int = 0  # of its answer, sent so far
     seen: Frame | None = None  # the newest frame that the answer sees
+    _closed: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def close(self) -> bool:
+        """Take the right to tell how it ended, in any thread: True the first time only."""
+        return self._closed.acquire(blocking=False)
+
+    @property
+    def closed(self) -> bool:
+        """Whether its end has been told: nothing more is said of it."""
+        return self._closed.locked()
 
     @property
     def latency(self) -> float:

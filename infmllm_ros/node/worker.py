@@ -28,6 +28,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 import threading
 import time
@@ -37,7 +38,7 @@ from infmllm_ros.engine import EngineError, fit_budget, QuestionError, Stats, St
 from infmllm_ros.node.cameras import Camera, Cameras, Tally
 from infmllm_ros.node.listener import Listener, Shown, Watching
 from infmllm_ros.node.loading import release
-from infmllm_ros.node.mailbox import Frame
+from infmllm_ros.node.mailbox import BAD, FAILED, Frame, SEEN, SIMILAR, SKIPPED
 from infmllm_ros.node.questions import Ended, expired, Outcome, Question, Status, Waiting
 
 
@@ -205,8 +206,10 @@ class Worker:
         self._tell(ended)
 
     def _tell(self, ended: Ended) -> None:
+        """Tell how questions ended, each once."""
         for question, outcome in ended:
-            self._listener.answered(question, outcome)
+            if question.close():
+                self._listener.answered(question, outcome)
 
     def resume(self) -> None:
         """Take frames and questions."""
@@ -289,6 +292,7 @@ class Worker:
             job = None  # it may hold the session
         for _, _, future in self._commands:
             future.set_exception(RuntimeError('the node was cleaned up first'))
+        self.cancel('the node was cleaned up')  # those that came after the pause
         self._session = None
         release()
 
@@ -353,23 +357,33 @@ class Worker:
         if frame is None:
             return
         try:
+            self._see(camera, frame, now, force)
+        except BaseException as error:
+            camera.mailbox.settle(frame, FAILED, type(error).__name__)
+            raise
+
+    def _see(self, camera: Camera, frame: Frame, now: float, force: bool) -> None:
+        settle = partial(camera.mailbox.settle, frame)
+        try:
             image = self._listener.decode(frame.message)
         except ValueError as error:
-            camera.bad += 1
+            settle(BAD)
             self._listener.bad_image(frame, str(error))
             return
         if not camera.gate.admits(image, now, force):
-            camera.similar += 1
+            settle(SIMILAR)
             return
+        skipped = self._stats.frames_skipped
         try:
             self._session.observe(image, frame.stamp_ns, frame.camera)
         except BaseException:
             camera.gate.forget()
             raise
         self._watched = False
-        camera.saw(frame)
-        self._listener.observed(frame, image, self._session)
+        camera.newest = frame
         self._note(frame)
+        settle(SKIPPED if self._stats.frames_skipped > skipped else SEEN)
+        self._listener.observed(frame, image, self._session)
 
     def _watch(self) -> None:
         self._watched = True
@@ -412,10 +426,10 @@ class Worker:
         except Exception as error:
             self._fail('question', error)
             outcome = Outcome(Status.FAILED, f'{type(error).__name__}: {error}')
-        self._note(self._newest)
         with self._wake:  # who asks again at once finds the model free
             self._question = self._asking = None
-        self._listener.answered(question, outcome)
+        self._tell([(question, outcome)])
+        self._note(self._newest)
 
     def _outcome(self, question: Question, again: tuple[Any, int, str] | None) -> Outcome:
         if question.seen is None:
@@ -438,7 +452,8 @@ class Worker:
             answer = asking.choose(question.choices)
         else:
             for text in asking:
-                self._listener.piece(question, text)
+                if not question.closed:
+                    self._listener.piece(question, text)
                 self._expire()
             answer = asking.answer
         if answer.finish == 'cancelled':

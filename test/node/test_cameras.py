@@ -347,7 +347,7 @@ def test_every_frame_of_every_camera_is_counted_once(worker, session, listener):
     worker.cameras['front'].gate.min_change = 0.1
     show(worker, listener, 'front', 1, 100)
     worker.offer(Frame(grey(101), 2, camera='front'))
-    listener.wait(lambda: worker.cameras['front'].similar or listener.news.wait(0.01))
+    listener.wait(lambda: worker.cameras['front'].tally().similar or listener.news.wait(0.01))
     show(worker, listener, 'left', 3, 101)
     show(worker, listener, 'left', 4, 101)  # its gate is open
     worker.offer(Frame(None, 5, camera='left'))
