@@ -72,7 +72,7 @@ def arguments_of(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--no-report', action='store_true', help='write no report.html')
     offline = parser.add_argument_group('offline')
     offline.add_argument('--params-file', action='append', type=Path, metavar='FILE',
-                         help="parameters of the node; without a model it is the bundled one")
+                         help='parameters of the node; without a model it is the bundled one')
     offline.add_argument('-p', dest='parameter', action='append', metavar='NAME:=VALUE',
                          help='one of them')
     offline.add_argument('--save-memory', type=Path, metavar='FILE', help='save the memory as it '

@@ -170,9 +170,10 @@ class Offline:
         if problem:
             recorder.problem(problem)
         seconds, count = time.monotonic() - start, self._number + 1
+        counts = recorder.ledger.counts
         end = records.End(
-            dict(recorder.fates), recorder.ledger.counts['answers'], recorder.ledger.counts['judged'],
-            recorder.ledger.counts['right'], problem, measured={
+            dict(recorder.fates), counts['answers'], counts['judged'], counts['right'], problem,
+            measured={
                 'seconds': seconds, 'frames_per_second': count / seconds,
                 'speed': (recorder.now - self._begin_ns) / SECOND / seconds})
         recorder.write(end)

@@ -221,7 +221,8 @@ def test_every_question_ends_once_whatever_comes_of_it(node, robot):
 
     live.Follower.ask = ask
     try:
-        end = Live(source, plan, records.append, ignore, hold=True, rate=100, namespace=NAMESPACE).run()
+        end = Live(source, plan, records.append, ignore, hold=True, rate=100,
+                   namespace=NAMESPACE).run()
     finally:
         live.Follower.ask = original
     answers = [r for r in records if isinstance(r, Answer)]

@@ -23,11 +23,23 @@ import re
 import zipfile
 
 from drive import CHOICES, Drive
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from infmllm_ros.replay import charts, plots, report, timeline
 from infmllm_ros.replay.headline import Headline
 from infmllm_ros.replay.records import (
-    Answer, End, Event, Frame, Journal, Memory, Problem, read, Run, Stats, Told)
+    Answer,
+    End,
+    Event,
+    Frame,
+    Journal,
+    Memory,
+    Problem,
+    read,
+    Run,
+    Stats,
+    Told,
+)
 import pytest
 
 HOSTILE = '<script>alert(1)</script> "\'&amp; </svg> \u202eabc \u05d0\u05d1 \0 {{ 7 * 7 }}'
@@ -266,7 +278,8 @@ def test_places_on_axes_by_hand():
     axes = charts.Axes((10, 30), (0, 4), height=130)  # 100 pixels between 8 above and 22 below
     assert [axes.across(x) for x in (5, 10, 15, 30, 99)] == [0, 0, 25, 100, 100]
     assert [axes.down(y) for y in (0, 1, 4, 9)] == [108, 83, 8, 8]
-    assert 'd="M0.0 1000.0L250.0 750.0L1000.0 0.0"' in axes.line([(10, 0), (15, 1), (30, 4)], 'blue')
+    line = axes.line([(10, 0), (15, 1), (30, 4)], 'blue')
+    assert 'd="M0.0 1000.0L250.0 750.0L1000.0 0.0"' in line
 
 
 @settings(deadline=None)
