@@ -103,6 +103,10 @@ class Whole:
                 if c.msgtype in types:
                     self.counts[c.topic, c.msgtype] += c.msgcount
             self.times = [reader.start_time, reader.end_time - 1] * bool(reader.message_count)
+            storages = getattr(reader.storage, 'storages', [reader.storage])
+            # Of an MCAP file without an index rosbags refuses what comes late.
+            self.indexed = bool(reader.compression_mode) or all(
+                getattr(storage, 'chunks', True) for storage in storages)
 
     def messages(self, topics: Collection[Topic]) -> Iterator[tuple[Topic, int, bytes]]:
         """Give topic, time of recording [ns] and data of each message of some topics."""
@@ -130,7 +134,9 @@ def _parts(path: Path) -> tuple[list[Whole | Torn], list[str]]:
     missing = []
     if (path / 'metadata.yaml').exists() and not any(map(unfinished, files)):
         try:
-            return [Whole(path, TYPES)], []
+            whole = Whole(path, TYPES)
+            if whole.indexed:
+                return [whole], []
         except SourceError:
             raise
         except Exception as error:  # as above
@@ -148,7 +154,9 @@ def _parts(path: Path) -> tuple[list[Whole | Torn], list[str]]:
 def _part(file: Path) -> Whole | Torn:
     if not unfinished(file):  # rosbags would take zeros for what is missing
         try:
-            return Whole(file, TYPES)
+            whole = Whole(file, TYPES)
+            if whole.indexed:
+                return whole
         except SourceError:
             raise
         except Exception:  # as above; another reader says more

@@ -16,11 +16,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 import os
 import shutil
+import signal
 import threading
 import time
-from typing import TextIO
+from typing import Any, TextIO
 import unicodedata
 
 COLOURS = {'bold': 1, 'dim': 2, 'red': 31, 'green': 32, 'yellow': 33, 'blue': 34, 'cyan': 36}
@@ -169,9 +172,34 @@ class Progress:
         text = f'frame {frames:,}'
         if self._total:
             share = min(1.0, frames / self._total)
-            left = max(0, self._total - frames) / rate if rate else 0.0
+            left = round(max(0, self._total - frames) / rate) if rate else 0
             text = (f'[{"#" * round(24 * share):<24}] {share:4.0%}  {text} of {self._total:,}, '
-                    f'{rate:,.0f} frames/s, {left // 60:.0f}:{left % 60:02.0f} left')
+                    f'{rate:,.0f} frames/s, {left // 60}:{left % 60:02} left')
         else:
             text += f', {rate:,.0f} frames/s'
         self._screen.live(text)
+
+
+@contextmanager
+def interrupts() -> Iterator[Callable[[], None]]:
+    """
+    Give what raises KeyboardInterrupt once SIGINT or SIGTERM has come, to be called now and then.
+
+    A handler that raises at once may do so where foreign code swallows it; a second signal does.
+    """
+    came: list[int] = []
+
+    def handle(*_: Any) -> None:
+        came.append(1)
+        if len(came) > 1:
+            raise KeyboardInterrupt
+
+    def check() -> None:
+        if came:
+            raise KeyboardInterrupt
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield check
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -24,7 +24,6 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 import shutil
-import signal
 import sys
 import tempfile
 from typing import Any
@@ -44,7 +43,7 @@ from infmllm_ros.replay.sources import (
     Source,
     SourceError,
 )
-from infmllm_ros.replay.terminal import Progress, Screen
+from infmllm_ros.replay.terminal import interrupts, Progress, Screen
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
 import yaml
@@ -223,12 +222,14 @@ def main(argv: list[str] | None = None) -> int:
 
         def on_frame(number: int) -> None:
             nonlocal done
+            check()
             done = number
             progress.show(number)
             if script is not None:
                 script.go_on()
-        missing = write_bag(source, out, storage=arguments.storage, topic=arguments.topic,
-                            compressed=arguments.compressed, on_frame=on_frame)
+        with interrupts() as check:
+            missing = write_bag(source, out, storage=arguments.storage, topic=arguments.topic,
+                                compressed=arguments.compressed, on_frame=on_frame)
         if arguments.questions:
             script.save(arguments.questions)
     except (SourceError, BagError, OSError) as error:
@@ -247,5 +248,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())
