@@ -289,6 +289,8 @@ class TornSqlite(Torn):
                 return super().xFileSize() // page * page
 
         class System(apsw.VFS):
+            """Opens files so."""
+
             def xOpen(self, name: Any, flags: list[int]) -> WholePages:  # noqa: N802
                 return WholePages('', name, flags)
 
