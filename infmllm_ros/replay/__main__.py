@@ -99,8 +99,7 @@ def replay(arguments: argparse.Namespace, source: Source, plan: Plan, given: dic
     with ExitStack() as stack:
         run = None
         if not arguments.live:  # whatever is wrong shows before anything is written
-            run = Offline(source, plan, given, progress=lambda text: screen.line(
-                screen.paint(f'  {text}', 'dim')))
+            run = Offline(source, plan, given, progress=screen.live)
             stack.enter_context(closing(run))
         folder.mkdir(parents=True, exist_ok=True)
         bags = [] if arguments.no_bag else [stack.enter_context(closing(
