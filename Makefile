@@ -2,6 +2,7 @@
 # make test                  set up, then run all tests
 # make demo [INPUT=video]    set up, then play a video (avi, mp4) or a bag into the node
 # make lint                  set up, then check the style only
+# make browser               install a browser for the tests of pages, from Debian's packages
 # make clean                 remove what the above made
 #
 # PYTHON=python3.12          another interpreter (3.10 to 3.13)
@@ -30,13 +31,20 @@ endif
 # The messages compile while torch is unpacked.
 MAKEFLAGS += -j2
 
-.PHONY: setup test demo lint clean
+.PHONY: setup browser test demo lint clean
 .DELETE_ON_ERROR:
 
 setup: $(DONE)/package $(DONE)/msgs
 
-test: setup
+test: setup $(if $(CI),browser)
 	$(RUN) $(VENV)/bin/python -m pytest -n 2 --dist loadfile --timeout 300
+
+# Pages are looked at in a browser, where there is one. A CI machine gets Debian's, if it may.
+browser:
+	@$(PYTHON) test/replay/browser.py --find || { \
+	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
+	  apt-get -qq install --no-install-recommends chromium-headless-shell >/dev/null; } || \
+	  echo 'No browser could be installed: tests that need one skip'
 
 lint: setup
 	$(RUN) $(VENV)/bin/python -m pytest -m linter test/test_*.py

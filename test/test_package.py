@@ -38,6 +38,7 @@ KEYS = {
     'jsonschema': 'python3-jsonschema',
     'llguidance': None,     # optional, and no rosdep key
     'lz4': None,            # with rosbags
+    'markupsafe': None,     # of jinja2
     'numpy': 'python3-numpy',
     'referencing': None,    # of jsonschema
     'rosbags': 'python3-rosbags-pip',
@@ -95,7 +96,9 @@ def test_every_file_that_runs_is_installed(setup):
     assert {str(file.relative_to(ROOT)) for file in wanted} <= installed
     patterns = setup['package_data']['infmllm_ros']
     shipped = {file for pattern in patterns for file in (ROOT / 'infmllm_ros').glob(pattern)}
-    assert shipped == {*(ROOT / 'infmllm_ros/bundled/model').iterdir()} != set()
+    data = {file for file in (ROOT / 'infmllm_ros').rglob('*') if file.is_file()
+            and file.suffix not in ('.py', '.pyc')}
+    assert shipped == data != set()
     folders = {file.parent.relative_to(ROOT) for file in (ROOT / 'infmllm_ros').rglob('*.py')}
     assert {'.'.join(folder.parts) for folder in folders} == set(setup['packages'])
 

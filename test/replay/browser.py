@@ -17,7 +17,7 @@ A headless Chromium, driven over a pipe by its DevTools protocol: no driver, no 
 
 Run as a script it makes screenshots of a page, for people to look at:
 ``python test/replay/browser.py report.html FOLDER`` (each width, light and dark), or of one kind
-with ``--only desktop-light``.
+with ``--only desktop-light --height 1300``.
 """
 
 from __future__ import annotations
@@ -31,13 +31,19 @@ from pathlib import Path
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from typing import Any
 
-NAMES = ('chromium-headless-shell', 'chrome-headless-shell', 'chromium', 'chromium-browser',
-         'google-chrome', 'google-chrome-stable')
+NAMES = ('chromium-headless-shell', 'chrome-headless-shell', 'google-chrome',
+         'google-chrome-stable', 'chromium', 'chromium-browser')
 DESKTOP, PHONE = (1280, 900), (390, 844)  # [pixels]
+# It reads from 3 and writes to 4; what those are here does not matter in a process of its own.
+LAUNCH = """import os, sys
+ends = [os.dup2(int(end), 100 + place) for place, end in enumerate(sys.argv[1:3])]
+os.dup2(ends[0], 3), os.dup2(ends[1], 4), os.closerange(5, 200)
+os.execv(sys.argv[3], sys.argv[3:])"""
 PATIENCE = 60.  # [s] for one reply
 
 
@@ -71,8 +77,8 @@ class Browser:
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
-        self._process = subprocess.Popen(  # it reads from 3 and writes to 4
-            ['/bin/sh', '-c', f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', 'sh', self._binary,
+        self._process = subprocess.Popen(
+            [sys.executable, '-ISc', LAUNCH, str(theirs_in), str(theirs_out), self._binary,
              '--headless', '--remote-debugging-pipe', '--disable-gpu', '--hide-scrollbars',
              '--disable-dev-shm-usage', '--no-first-run', '--disable-background-networking',
              *(['--no-sandbox'] if os.geteuid() == 0 else []),
@@ -127,8 +133,10 @@ class Browser:
         self.requests.remove(address.partition('#')[0])
 
     def _load(self, address: str) -> None:
-        loader = self.call('Page.navigate', url=address)['loaderId']
-        while loader not in self._loaded:
+        reply = self.call('Page.navigate', url=address)
+        if 'errorText' in reply:
+            raise RuntimeError(f'{self._binary} cannot open {address}: {reply["errorText"]}')
+        while reply['loaderId'] not in self._loaded:
             self._note(self._read())
 
     def run(self, expression: str) -> Any:
@@ -154,9 +162,9 @@ class Browser:
             self.call('Input.dispatchKeyEvent', type=kind, key=key, code=key,
                       windowsVirtualKeyCode=code, **(text if kind == 'keyDown' else {}))
 
-    def screenshot(self, path: Path, whole: bool = False) -> None:
-        """Write a PNG of what is in view, or of the whole page."""
-        data = self.call('Page.captureScreenshot', format='png', captureBeyondViewport=whole)
+    def screenshot(self, path: Path) -> None:
+        """Write a PNG of what is in view."""
+        data = self.call('Page.captureScreenshot', format='png')
         path.write_bytes(b64decode(data['data']))
 
     def _read(self) -> dict[str, Any]:
@@ -187,17 +195,22 @@ class Browser:
 def main() -> None:
     """Make screenshots."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument('page', type=Path)
-    parser.add_argument('folder', type=Path)
+    parser.add_argument('page', type=Path, nargs='?')
+    parser.add_argument('folder', type=Path, nargs='?', default=Path())
+    parser.add_argument('--find', action='store_true', help='only say which browser there is')
     parser.add_argument('--only', help='such as phone-dark')
-    parser.add_argument('--whole', action='store_true', help='the whole page, not what is in view')
+    parser.add_argument('--height', type=int, help='[pixels] of the window')
     arguments = parser.parse_args()
-    with Browser(find() or parser.error('no browser was found')) as browser:
+    binary = find() or sys.exit(f'no browser: none of {", ".join(NAMES)} is on the path')
+    if arguments.find or arguments.page is None:
+        sys.exit(print(binary))
+    with Browser(binary) as browser:
         for name, size in (('desktop', DESKTOP), ('phone', PHONE)):
             for shade in ('light', 'dark'):
                 if arguments.only in (None, f'{name}-{shade}'):
-                    browser.open(arguments.page.resolve().as_uri(), size, shade == 'dark')
-                    browser.screenshot(arguments.folder / f'{name}-{shade}.png', arguments.whole)
+                    browser.open(arguments.page.resolve().as_uri(),
+                                 (size[0], arguments.height or size[1]), shade == 'dark')
+                    browser.screenshot(arguments.folder / f'{name}-{shade}.png')
 
 
 if __name__ == '__main__':

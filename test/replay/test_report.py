@@ -32,7 +32,6 @@ from infmllm_ros.replay.records import (
     End,
     Event,
     Frame,
-    Journal,
     Memory,
     Problem,
     read,
@@ -81,10 +80,9 @@ def answer(number='1', **fields):
 
 
 def journal(folder, *records, run=None):
-    file = Journal(folder / 'run.jsonl')
-    for record in (run or Run('bag', 'live', 'm', 'saddle', 100, ['']), *records):
-        file.write(record)
-    file.close()
+    lines = [record.line() for record in (
+        run or Run('bag', 'live', 'm', 'saddle', 100, ['']), *records)]
+    (folder / 'run.jsonl').write_text('\n'.join(lines) + '\n')
     return Page(report.write(folder))
 
 
