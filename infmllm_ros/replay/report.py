@@ -36,7 +36,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from . import plots, timeline
+from . import plots, thumbnails, timeline
 from .charts import Axes, clock, compact, ticks
 from .headline import Headline
 from .records import FATES, read
@@ -80,7 +80,7 @@ def write(folder: str | os.PathLike, title: str | None = None) -> Path:
     records = list(read(folder))
     headline = Headline.of(records)
     time = timeline.Clock.of(records)
-    pictures = timeline.Pictures(folder / timeline.THUMBNAILS)
+    pictures = timeline.Pictures(folder / thumbnails.FILE)
     rows = timeline.rows(records, time)
     strips = timeline.strips(headline.run.cameras, pictures, time)
     timeline.illustrate(rows[:timeline.ROWS], pictures, time)

@@ -30,6 +30,13 @@ def member(camera: str, stamp_ns: int) -> str:
     return f'{camera or "_"}/{stamp_ns}.jpg'
 
 
+def frame_of(name: str) -> tuple[str, int] | None:
+    """Give camera and stamp of the frame that a picture is named after; None of other files."""
+    camera, _, file = name.rpartition('/')
+    stamp = file.removesuffix('.jpg')
+    return ('' if camera == '_' else camera, int(stamp)) if stamp.isdecimal() else None
+
+
 class Thumbnails:
     """
     Keeps the pictures that somebody names, and others evenly spread over the run.

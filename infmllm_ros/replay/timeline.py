@@ -29,8 +29,8 @@ from PIL import Image, UnidentifiedImageError
 
 from .charts import clock
 from .records import Answer, Event, Frame, Record, Told
+from .thumbnails import frame_of
 
-THUMBNAILS = 'thumbnails.zip'
 WIDE, NARROW = 16, 6  # pictures in a camera's strip, on a desktop and on a phone
 ROOM = 3_000_000  # bytes of all pictures in a report
 ROWS = 1500  # answers in a report
@@ -60,10 +60,8 @@ class Pictures:
         except (OSError, zipfile.BadZipFile):
             return
         for name in self._zip.namelist():
-            camera, _, file = name.rpartition('/')
-            stamp = file.removesuffix('.jpg')
-            if stamp.isascii() and stamp.isdigit():
-                self._names['' if camera == '_' else camera, int(stamp)] = name
+            if (frame := frame_of(name)) is not None:
+                self._names[frame] = name
 
     def stamps(self, camera: str) -> list[int]:
         """List the stamps of a camera's pictures [ns]."""
