@@ -163,9 +163,6 @@ class Asking:
         first = self._first or now
         newest = max((frame for frame in (*self._glimpsed.values(), session.newest) if frame),
                      key=lambda frame: frame.stamp_ns, default=None)
-        session.answers += 1
-        if self._first:     # choices are not decoded: they say nothing of the time of a token
-            session.timings['decode_s'] = (now - first) / max(1, len(tokens) - 1)
         problem = self.schema.problem(text) if self.schema else None
         answer = Answer(
             text, reason, len(tokens), first - self._start, now - self._start,
@@ -176,6 +173,9 @@ class Asking:
             end = torch.cat((torch.tensor(unread, dtype=torch.long), session.prompt.reopen()))
             session.feed(Chunk(end), Role.ANSWER)
             self._mark = session.cache.mark()
+        session.answers += 1        # not one whose last pass failed
+        if self._first:     # choices are not decoded: they say nothing of the time of a token
+            session.timings['decode_s'] = (now - first) / max(1, len(tokens) - 1)
         return answer
 
     def _halted(self, forecast_s: float = 0.0) -> str:

@@ -27,13 +27,14 @@ import tempfile
 from typing import Any, TYPE_CHECKING
 
 import numpy as np
-from safetensors import safe_open, SafetensorError
+from safetensors import safe_open
 from safetensors.torch import save_file
 import torch
 
 from .answer import Frame
-from .errors import EngineError, MemoryFileError
+from .errors import MemoryFileError
 from .policies import make_policy
+from .positions import FRAME, NO_FRAME
 
 if TYPE_CHECKING:
     from .models import StreamingModel
@@ -202,13 +203,13 @@ def _whole(path: Path) -> Iterator[None]:
     """Make one kind of error, with the file's name, of all that reading one can raise."""
     try:
         yield
-    except MemoryFileError:
+    except (MemoryFileError, torch.OutOfMemoryError):
         raise
     except FileNotFoundError as error:
         raise MemoryFileError(f'{path} does not exist: save a memory there first') from error
-    except (OSError, SafetensorError, EngineError, KeyError, TypeError, ValueError,
-            RuntimeError) as error:
-        raise MemoryFileError(f'{path} is not a whole saved memory ({error})') from error
+    except Exception as error:      # whatever a forged header may lead to
+        why = ' '.join(str(error).split())[:200]
+        raise MemoryFileError(f'{path} is not a whole saved memory ({why})') from error
 
 
 def _fill(session: StreamingSession, header: dict, tensors: dict[str, torch.Tensor]) -> None:
@@ -217,6 +218,7 @@ def _fill(session: StreamingSession, header: dict, tensors: dict[str, torch.Tens
     frames = {frame[0]: Frame(*frame) for frame in header['frames']}
     counters = {name: header['counters'][name] for name in COUNTERS}
     seen, evicted, newest = (header[name] for name in ('seen', 'evicted', 'newest'))
+    _check(frames, counters, seen, evicted, newest, tensors)
     last = {key.removeprefix(FILTER): features.to(session.model.device)
             for key, features in tensors.items() if key.startswith(FILTER)}
     before = [slots.count for slots in cache.ledgers]
@@ -236,3 +238,22 @@ def _fill(session: StreamingSession, header: dict, tensors: dict[str, torch.Tens
     session.frames, session.newest = frames, frames.get(newest)
     for name, value in counters.items():
         setattr(session, name, value)
+
+
+def _check(frames: dict[int, Frame], counters: dict[str, Any], seen: Any, evicted: Any,
+           newest: Any, tensors: dict[str, torch.Tensor]) -> None:
+    """Refuse, as ValueError, numbers and frames that no session writes."""
+    numbers = {**counters, 'seen': seen, 'evicted': evicted}
+    if numbers['_first_stamp'] is None:
+        del numbers['_first_stamp']
+    for name, number in numbers.items():
+        least = -2 ** 63 if name == '_first_stamp' else 0
+        if type(number) is not int or not least <= number < 2 ** 63:
+            raise ValueError(f'{name} is {number!r}')
+    for frame in frames.values():
+        if [type(part) for part in vars(frame).values()] != [int, int, str]:
+            raise ValueError(f'a frame is {frame}')
+    held = {number for name, ledger in tensors.items() if name.endswith('.meta')
+            for number in ledger[FRAME].unique().tolist()} - {NO_FRAME}
+    if not held | ({newest} - {None}) <= frames.keys():
+        raise ValueError('it holds frames that it does not name')

@@ -27,6 +27,7 @@ from typing import Any
 import yaml
 
 MAX_NAME = 60  # [characters] leaves room for a namespace in the longest topic that ROS allows
+MAX_FILE = 100_000  # [characters]
 CHANGE_KEYS = ('threshold', 'hysteresis', 'hold')
 
 
@@ -151,14 +152,21 @@ def read_watches(path: str | Path) -> tuple[Watch, ...]:
         limit and remedy.
     """
     try:
-        items = yaml.safe_load(Path(path).read_text())
-    except yaml.YAMLError as error:
-        raise WatchError(f'file of watches {path} is no valid YAML: {" ".join(str(error).split())}'
-                         ': correct it there') from None
-    except (OSError, UnicodeDecodeError) as error:
+        with open(path, encoding='utf-8') as file:
+            text = file.read(MAX_FILE + 1)
+    except (OSError, ValueError) as error:      # ValueError: of its bytes, or a null in its name
         reason = getattr(error, 'strerror', None) or 'it is no text'
         raise WatchError(f'file of watches {path} cannot be read: {reason}: check the parameter '
                          'watches, empty = no watches') from None
+    if len(text) > MAX_FILE:
+        raise WatchError(f'file of watches {path} is longer than {MAX_FILE} characters, the most '
+                         'that is read: keep only what is to be asked')
+    try:
+        items = _unfolded(yaml.safe_load(text))
+    except Exception as error:      # YAML's own, and what values such as 2001-99-99 raise in it
+        why = ' '.join(str(error).split())[:300]
+        raise WatchError(f'file of watches {path} is no valid YAML: {why}: correct it there'
+                         ) from None
     if not isinstance(items, list) or not items:
         raise WatchError(f'file of watches {path} holds {_kind(items)}, must hold a list of '
                          "watches: begin each with '- name: NAME'")
@@ -170,6 +178,18 @@ def read_watches(path: str | Path) -> tuple[Watch, ...]:
     except WatchError as error:
         raise WatchError(f'{path}: {error}') from None
     return watches
+
+
+def _unfolded(items: Any) -> Any:
+    """Refuse, as ValueError, aliases that unfold to more than a file can hold, or for ever."""
+    count, left = 0, [items]
+    while left:
+        item, count = left.pop(), count + 1
+        if count > MAX_FILE:
+            raise ValueError('its aliases (*) unfold to too much')
+        left.extend(item.values() if isinstance(item, dict)
+                    else item if isinstance(item, (list, set, tuple)) else ())
+    return items
 
 
 def _watch(item: Any, place: int) -> Watch:

@@ -163,15 +163,16 @@ def inspect_model(name: str | Path, *, tokens_per_frame: int | None = None) -> M
         tokenizer, impossible tokens_per_frame.
     """
     source = Source(name)
-    config, adapter_class = _family(source)
-    tokenizer = source.tokenizer(sees=adapter_class.sees)
-    adapter = adapter_class(
-        config,
-        tokenizer,
-        source.image_settings() if adapter_class.sees else {},
-        source.stop_ids(config),
-        tokens_per_frame,
-    )
+    with source.errors_as_model_error('read the settings of'):
+        config, adapter_class = _family(source)
+        tokenizer = source.tokenizer(sees=adapter_class.sees)
+        adapter = adapter_class(
+            config,
+            tokenizer,
+            source.image_settings() if adapter_class.sees else {},
+            source.stop_ids(config),
+            tokens_per_frame,
+        )
     return ModelSpec(str(name), str(source.folder), config, tokenizer, adapter)
 
 
@@ -244,8 +245,6 @@ def load_model(
         options['distributed_config'] = DistributedConfig(tp_plan=plan)
     processes = getattr(options.get('distributed_config'), 'tp_size', None) or 1
     check_heads(layer_specs(spec.config.get_text_config(decoder=True)), processes)
-    if options.get('quantization_config') or getattr(spec.config, 'quantization_config', None):
-        options.setdefault('device_map', {'': device})      # quantised weights cannot be moved
     placed = any(options.get(name) is not None for name in PLACES)
     with source.errors_as_model_error('load the weights of'), quiet(), spoken(say):
         model, report = spec.auto.from_pretrained(

@@ -23,15 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
 import torch
 import transformers
 from transformers.utils import logging
 
 from ..errors import ModelError
 
-# What files, network and formats throw when they are not as they should be.
-READ_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
 SMALL_FILES = ['*.json', '*.jinja', '*.model', '*.txt']
 WEIGHTS = ['model*.safetensors']
 # Relatives of supported families, and why they are not.
@@ -142,7 +139,9 @@ class Source:
                 f'{self.name!r} does not fit into the memory of the device: use a smaller model, '
                 "or device 'cpu'"
             ) from error
-        except READ_ERRORS as error:
+        except ModelError:
+            raise
+        except Exception as error:      # wrong values in its files surface anywhere
             remedy = 'check that the folder is a complete Hugging Face checkpoint'
             if not self.local:
                 remedy = (
@@ -158,7 +157,10 @@ class Source:
         if not path.is_file():
             return {}
         with self.errors_as_model_error(f'read {filename} of'):
-            return json.loads(path.read_text(encoding='utf-8'))
+            found = json.loads(path.read_text(encoding='utf-8'))
+            if not isinstance(found, dict):
+                raise ValueError(f'it is a {type(found).__name__}, must be an object')
+            return found
 
     def unsupported(self, model_type: Any, families: Mapping[str, Any], why: str = '',
                     ) -> ModelError:
