@@ -34,6 +34,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from .blocks import attend_in_blocks, faster_in_blocks
 from .errors import ModelError
 
 NAME = 'infmllm'
@@ -225,18 +226,25 @@ class Pass:
         queries, held = query.shape[2], key.shape[2]
         # a layer that sees a window of its own has nothing to choose, to tell or to skip
         slots = None if layer.is_sliding else layer.slots
-        whole = (slots is not None and self.rows is not None and self.among is None
-                 and len(self.rows) == queries)
-        if slots is not None and self.rows is not None and not whole:
+        asked = slots is not None and self.rows is not None
+        within = not layer.is_sliding or held <= layer.window
+        causal = hidden is None and ahead is None
+        skips = slots is not None and self.sparse and causal and self.sparse.suits(queries, held)
+        # where every query is asked, SDPA would compute all probabilities a second time
+        whole = asked and self.among is None and len(self.rows) == queries
+        if queries > 1 and (whole or within and not skips and faster_in_blocks(query, key)):
+            if asked and self.among is not None:
+                self._collect_window(slots, query, key, scaling, hidden)
+            return self._attend_in_blocks(slots, query, key, value, scaling, ahead, hidden, whole)
+        if asked:
             self._collect_window(slots, query, key, scaling, hidden)
-        if queries == 1 or whole:
-            return self._attend_openly(slots, query, key, value, scaling, hidden, whole)
+        if queries == 1:
+            return self._attend_alone(slots, query, key, value, scaling, hidden)
         if slots is not None:
             if self.evidence:
                 weights = self._probabilities(query[:, :, -1:], key, scaling, None, hidden)
                 slots.add_evidence(weights.squeeze(2))
-            causal = hidden is None and ahead is None
-            if self.sparse and causal and self.sparse.suits(queries, held):
+            if skips:
                 out = self.sparse.attend(query[0], key[0], value[0], scaling)
                 return out.transpose(0, 1)[None]
         groups = query.shape[1] // key.shape[1]
@@ -244,8 +252,7 @@ class Pass:
             # with a mask, CUDA's grouped-query path is the slow math kernel
             key, value = (t.repeat_interleave(groups, 1) for t in (key, value))
         options = {'scale': scaling, 'enable_gqa': groups > 1 and not query.is_cuda}
-        within = not layer.is_sliding or held <= layer.window
-        if queries == held and hidden is None and ahead is None and within:
+        if queries == held and causal and within:
             return functional.scaled_dot_product_attention(
                 query, key, value, is_causal=True, **options).transpose(1, 2)
         mask = self._mask(queries, held, layer.window, query.device)
@@ -289,31 +296,40 @@ class Pass:
             logits.masked_fill_(hidden, float('-inf'))
         return logits.softmax(-1)
 
-    def _attend_openly(self, slots: Any, query: torch.Tensor, key: torch.Tensor,
-                       value: torch.Tensor, scaling: float, hidden: torch.Tensor | None,
-                       whole: bool) -> torch.Tensor:
+    def _attend_alone(self, slots: Any, query: torch.Tensor, key: torch.Tensor,
+                      value: torch.Tensor, scaling: float, hidden: torch.Tensor | None,
+                      ) -> torch.Tensor:
         """
-        Attend with probabilities that can be read, for one query or where every query is asked.
+        Attend with one query.
 
-        For one bf16 query SDPA is 37 times slower on a CPU than these two grouped matmuls; where
-        every query's probabilities are wanted anyway, SDPA would compute them a second time.
+        In bfloat16, SDPA is 37 times slower on a CPU than these two grouped matmuls.
         """
-        heads, queries, held = key.shape[1], query.shape[2], key.shape[2]
-        parts, window = [], 0.0
-        for first in range(0, queries, ROWS_AT_ONCE):
-            asking = query[:, :, first:first + ROWS_AT_ONCE]
-            rows = torch.arange(first, first + asking.shape[2], device=key.device)
-            last = None if queries == 1 else self._last(rows, held - queries, self.far)
-            weights = self._probabilities(asking, key, scaling, last, hidden)
-            mixed = torch.matmul(weights.to(value.dtype).view(heads, -1, held), value[0])
-            parts.append(mixed.view(-1, asking.shape[2], value.shape[-1]))
-            if whole:
-                window = window + weights.sum(2)
-        if whole:
-            slots.add_window(window)
+        weights = self._probabilities(query, key, scaling, None, hidden)
         if slots is not None and self.evidence:
-            slots.add_evidence(weights[:, :, -1])
-        return torch.cat(parts, 1).transpose(0, 1)[None]
+            slots.add_evidence(weights[:, :, 0])
+        heads, groups, _, held = weights.shape
+        mixed = torch.matmul(weights.to(value.dtype).view(heads, groups, held), value[0])
+        return mixed.view(1, 1, heads * groups, -1)
+
+    def _attend_in_blocks(self, slots: Any, query: torch.Tensor, key: torch.Tensor,
+                          value: torch.Tensor, scaling: float, ahead: torch.Tensor | None,
+                          hidden: torch.Tensor | None, whole: bool) -> torch.Tensor:
+        """Attend with probabilities that can be read; window and evidence are read from them."""
+        def sums(wanted: Any) -> torch.Tensor | None:
+            heads = key.shape[1]
+            return torch.zeros(heads, query.shape[1] // heads, key.shape[2],
+                               device=key.device) if wanted else None
+
+        rows = None if self.rows is None else self.rows.to(key.device)
+        window = sums(slots is not None and rows is not None and self.among is None)
+        final = sums(slots is not None and self.evidence)
+        out = attend_in_blocks(query, key, value, scaling, ahead, hidden, None if whole else rows,
+                               window, final)
+        if window is not None:
+            slots.add_window(window)
+        if final is not None:
+            slots.add_evidence(final)
+        return out
 
     def _collect_window(self, slots: Any, query: torch.Tensor, key: torch.Tensor, scaling: float,
                         hidden: torch.Tensor | None) -> None:

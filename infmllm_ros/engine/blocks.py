@@ -1,0 +1,115 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Attention by plain matrix products, in blocks that a cache of the processor holds.
+
+Its probabilities can be read, as a policy that asks every query needs them. And on a CPU in
+bfloat16 it is two to three times as fast as torch's fused attention, whose products there run at
+no more than float32's speed (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+import torch
+
+BLOCK = 2 ** 20         # logits of a block: 2 MiB in bfloat16, what a core's cache holds
+BLOCK_ON_GPU = 2 ** 25  # there it bounds the peak memory
+WORTH = 2 ** 17         # logits of a KV head from which it is faster
+
+CAN = torch.cpu.get_capabilities() if hasattr(torch.cpu, 'get_capabilities') else {}
+FAST_BFLOAT16 = any(CAN.get(name) for name in ('avx512_bf16', 'amx_bf16'))
+
+
+def faster_in_blocks(query: torch.Tensor, key: torch.Tensor) -> bool:
+    """Tell whether queries [1, H, q, D] attend to keys [1, Hkv, K, D] faster than by SDPA."""
+    logits = query.shape[1] * query.shape[2] * key.shape[2] // key.shape[1]
+    return (logits >= WORTH and query.dtype == torch.bfloat16 and query.device.type == 'cpu'
+            and FAST_BFLOAT16)
+
+
+def attend_in_blocks(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float,
+                     ahead: torch.Tensor | None = None, hidden: torch.Tensor | None = None,
+                     rows: torch.Tensor | None = None, window: torch.Tensor | None = None,
+                     final: torch.Tensor | None = None) -> torch.Tensor:
+    """
+    Attend, a block of rows of a KV head at a time, with the softmax of each row whole.
+
+    Logits are of the keys' type. In bfloat16 the mean of the keys is taken from them first
+    (SageAttention, arXiv 2410.02367, section 4.2): it moves all logits of a row alike, which the
+    softmax does not see, and what is left is small enough to be rounded.
+
+    Parameters
+    ----------
+    query : torch.Tensor
+        [1, H, q, D]: the last q tokens.
+    key, value : torch.Tensor
+        [1, Hkv, K, D].
+    scaling : float
+        Of the logits.
+    ahead : torch.Tensor, optional
+        int64 [q]: the last place among the q tokens that each sees; None: itself.
+    hidden : torch.Tensor, optional
+        Keys that nobody sees: bool [K] or [Hkv | 1, 1, 1, K].
+    rows : torch.Tensor, optional
+        int64 [r]: the queries that count for `window`; None: all.
+    window : torch.Tensor, optional
+        fp32 [Hkv, H / Hkv, K]: the probabilities of `rows` are added to it.
+    final : torch.Tensor, optional
+        fp32 [Hkv, H / Hkv, K], zeros: the probabilities of the last query are added to it.
+
+    Returns
+    -------
+    torch.Tensor
+        [1, q, H, D].
+    """
+    (_, heads, held, size), queries = key.shape, query.shape[2]
+    groups, past = query.shape[1] // heads, held - queries
+    key = key[0]
+    if key.dtype != torch.float32:
+        key = key - key.mean(1, keepdim=True, dtype=torch.float32).to(key.dtype)
+    key, value = key.transpose(1, 2), value[0]
+    query = (query[0] * scaling).view(heads, groups, queries, size)
+    place = torch.arange(queries, device=query.device)
+    last = place if ahead is None else ahead.to(query.device)
+    later = place > last[:, None]
+    if hidden is not None:
+        hidden = hidden.expand(heads, 1, 1, held) if hidden.dim() > 1 else hidden
+    out = torch.empty(1, queries, heads, groups, value.shape[-1], dtype=query.dtype,
+                      device=query.device)
+    on_cpu = query.device.type == 'cpu'
+    step = BLOCK // (groups * held) if on_cpu else BLOCK_ON_GPU // (heads * groups * held)
+    for some in [slice(head, head + 1) for head in range(heads)] if on_cpu else [slice(None)]:
+        for first in range(0, queries, max(1, step)):
+            part = slice(first, min(first + max(1, step), queries))
+            count = part.stop - first
+            seen = past + part.stop if ahead is None else held
+            asking = query[some, :, part].reshape(-1, groups * count, size)
+            weights = torch.bmm(asking, key[some, :, :seen]).view(-1, groups, count, seen)
+            weights[..., past:].masked_fill_(later[part, :seen - past], float('-inf'))
+            if hidden is not None:
+                weights.masked_fill_(
+                    (hidden[some] if hidden.dim() > 1 else hidden)[..., :seen], float('-inf'))
+            weights = weights.softmax(-1)
+            if window is not None:
+                asked = weights
+                if rows is not None:
+                    asked = weights[:, :, rows[(rows >= first) & (rows < part.stop)] - first]
+                if asked.shape[2]:
+                    window[some, :, :seen] += asked.sum(2, dtype=torch.float32)
+            if final is not None and part.stop == queries:
+                final[some] += weights[:, :, -1]
+            mixed = torch.bmm(weights.view(-1, groups * count, seen), value[some, :seen])
+            out[0, part, some] = mixed.view(-1, groups, count, out.shape[-1]).permute(2, 0, 1, 3)
+    return out.flatten(2, 3)
