@@ -24,9 +24,10 @@ from functools import cache
 from typing import Any
 
 from infmllm_ros.engine import StreamingModel
+from infmllm_ros.engine.chunk import Chunk
 from infmllm_ros.engine.models.source import quiet
+import numpy as np
 import torch
-from torch import nn
 
 from .model_sizes import spec_of
 
@@ -92,20 +93,29 @@ def random_model(shape: str, device: str = 'cpu', dtype: torch.dtype = torch.bfl
     device : str
     dtype : torch.dtype
     """
-    spec = spec_of(shape, SHAPES[shape])
-    place, before = torch.device(device), torch.get_default_dtype()
-    with quiet(), torch.device('meta'):
-        model = spec.auto.from_config(spec.config, dtype=dtype)
-    with torch.random.fork_rng([] if place.type == 'cpu' else [place]):
+    spec, place = spec_of(shape, SHAPES[shape]), torch.device(device)
+    with quiet(), place, torch.random.fork_rng([place] if place.type == 'cuda' else []):
         torch.manual_seed(0)
-        model = model.to_empty(device=place)
-        for weight in model.parameters():
-            if weight.dim() > 1:
-                weight.data.normal_(0, .02)
-            else:
-                weight.data.fill_(0)
-    for module in model.modules():
-        if isinstance(module, nn.LayerNorm) or type(module).__name__.endswith('RMSNorm'):
-            module.weight.data.fill_(1)
-    assert torch.get_default_dtype() == before
+        model = spec.auto.from_config(spec.config, dtype=dtype)
     return StreamingModel(spec, model.eval().requires_grad_(False), place, dtype)
+
+
+def picture(seed: int = 0) -> np.ndarray:
+    """Draw a frame: uint8 [384, 384, 3]."""
+    return np.random.default_rng(seed).integers(0, 256, (384, 384, 3), dtype=np.uint8)
+
+
+class Seen:
+    """An adapter that has seen the one frame that there is: the vision tower takes no time."""
+
+    def __init__(self, model: StreamingModel, image: np.ndarray) -> None:
+        self._adapter = model.adapter
+        self.chunk = model.adapter.encode(model.model, image, 0.0)
+
+    def __getattr__(self, name: str) -> Any:
+        """Leave all else to the adapter."""
+        return getattr(self._adapter, name)
+
+    def encode(self, *_: Any) -> Chunk:
+        """Give the chunk."""
+        return self.chunk

@@ -1,0 +1,107 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+What a frame costs under each policy once the memory is full, beside H2O as it was published.
+
+All take turns on the same frame, which the vision tower has seen beforehand: a row is what the
+language model and the memory take. The policy `full`, which never evicts, holds as much when the
+turns begin, and a frame more after each.
+
+    python -m benchmarks.frame_cost [--shape LLaVA-OneVision-0.5B] [--budget 4096] [--rounds 9]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from infmllm_ros.engine import make_policy, POLICIES, StreamingModel, StreamingSession
+import torch
+
+from .published_h2o import PublishedH2O
+from .shapes import picture, random_model, Seen, SHAPES
+from .timing import by_turns, machine, milliseconds, write
+
+WARM = 2
+FRAME = picture()
+
+
+def filled(model: StreamingModel, policy: str, budget: int, more: int, seen: Seen,
+           ) -> StreamingSession:
+    """Make a session that holds `budget` tokens, and if it never evicts has room for `more`."""
+    room = budget + more * len(seen.chunk) if POLICIES[policy].refuses else budget
+    session = StreamingSession(model, make_policy(policy, room), max_question=64, max_answer=16)
+    session.adapter = seen
+    while session.stats().tokens + len(seen.chunk) <= budget:
+        see(session)
+    return session
+
+
+def see(session: StreamingSession) -> None:
+    """Observe the frame, a second after the one before."""
+    session.observe(FRAME, session.frames_seen * 10 ** 9)
+
+
+def measure(model: StreamingModel, policies: Sequence[str], budget: int, rounds: int,
+            ) -> dict[str, Any]:
+    """Time a frame under every policy, and as H2O was published, by turns."""
+    seen = Seen(model, FRAME)
+    published = PublishedH2O(model, budget // 2, budget - budget // 2)
+    while published.cache.get_seq_length() < budget:
+        published.observe(seen.chunk)
+    calls: dict[str, Callable[[], object]] = {
+        'h2o as published': partial(published.observe, seen.chunk)}
+    for name in policies:
+        calls[name] = partial(see, filled(model, name, budget, WARM + rounds, seen))
+    times = by_turns(calls, rounds, WARM, model.device)
+    vision = by_turns({'vision': partial(
+        model.adapter.encode, model.model, FRAME, 0.0)}, 3, 1, model.device)['vision']
+    return {
+        'tokens': len(seen.chunk), 'budget': budget, 'rounds': rounds,
+        'dtype': str(model.dtype).removeprefix('torch.'), 'vision': milliseconds(vision),
+        'policies': {name: milliseconds(spent) for name, spent in times.items()}}
+
+
+def main() -> None:
+    """Measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser.add_argument('--shape', nargs='+', choices=SHAPES,
+                        default=['LLaVA-OneVision-0.5B', 'SmolVLM-256M'])
+    parser.add_argument('--policy', nargs='+', choices=POLICIES, default=list(POLICIES))
+    parser.add_argument('--budget', type=int, default=4096)
+    parser.add_argument('--rounds', type=int, default=9)
+    parser.add_argument('--dtype', default='bfloat16', choices=('bfloat16', 'float32'))
+    parser.add_argument('--threads', type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    found: dict[str, Any] = {'machine': machine(), 'shapes': {}}
+    for shape in args.shape:
+        model = random_model(shape, dtype=getattr(torch, args.dtype))
+        one = found['shapes'][shape] = measure(model, args.policy, args.budget, args.rounds)
+        base = one['policies'].get('streaming_llm')
+        print(f'\n{shape}, {args.dtype}, {one["tokens"]} tokens a frame, {args.budget} held; '
+              f'vision {one["vision"]["wall_ms"]:.0f} ms\n'
+              f'{"":18} {"wall ms":>9} {"processor ms":>13} {"of streaming_llm":>17}')
+        for name, line in one['policies'].items():
+            ratio = f'{line["processor_ms"] / base["processor_ms"]:.3f}' if base else ''
+            print(f'{name:18} {line["wall_ms"]:9.1f} {line["processor_ms"]:13.1f} {ratio:>17}',
+                  flush=True)
+    write('speed_frame_cost', found)
+
+
+if __name__ == '__main__':
+    main()
