@@ -33,8 +33,15 @@ from time import perf_counter
 from typing import Any
 from unittest.mock import patch
 
-from infmllm_ros.engine import attention, cache, make_policy, POLICIES, retention
-from infmllm_ros.engine import StreamingModel, StreamingSession
+from infmllm_ros.engine import (
+    attention,
+    cache,
+    make_policy,
+    POLICIES,
+    retention,
+    StreamingModel,
+    StreamingSession,
+)
 from infmllm_ros.engine.chunk import Chunk
 from infmllm_ros.engine.models.base import Adapter
 from infmllm_ros.engine.policies import Role

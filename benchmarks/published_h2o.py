@@ -25,16 +25,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from infmllm_ros.engine.attention import install  # noqa: I100
+from infmllm_ros.engine.attention import NAME as OURS
+from infmllm_ros.engine.chunk import Chunk
+from infmllm_ros.engine.models import StreamingModel
 import torch
 from torch import nn
 from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
 from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.masking_utils import eager_mask
-
-from infmllm_ros.engine.attention import install, NAME as OURS  # noqa: I100
-from infmllm_ros.engine.chunk import Chunk
-from infmllm_ros.engine.models import StreamingModel
 
 NAME = 'h2o_as_published'
 
