@@ -37,14 +37,14 @@ from infmllm_ros.replay.offline import INTERRUPTED, Offline
 from infmllm_ros.replay.plan import Plan
 from infmllm_ros.replay.plan_file import PlanError, read_plan
 from infmllm_ros.replay.records import End, FILE, Journal
-from infmllm_ros.replay.settings import read_parameters
+from infmllm_ros.replay.settings import read_parameters, remapped
 from infmllm_ros.replay.sources import camera_topics, open_source, Source, SourceError
 from infmllm_ros.replay.terminal import Progress, Screen
 from infmllm_ros.replay.thumbnails import FILE as THUMBNAILS
 from infmllm_ros.replay.thumbnails import Thumbnails
 
 OK, WRONG, INPUT, EARLY, STOPPED = 0, 1, 2, 3, 130
-OFFLINE_ONLY = ('params_file', 'parameter', 'save_memory')
+OFFLINE_ONLY = ('params_file', 'parameter', 'remap', 'save_memory')
 LIVE_ONLY = ('rate', 'namespace', 'hold')
 
 
@@ -75,6 +75,8 @@ def arguments_of(argv: Sequence[str] | None) -> argparse.Namespace:
                          help='parameters of the node; without a model it is the bundled one')
     offline.add_argument('-p', dest='parameter', action='append', metavar='NAME:=VALUE',
                          help='one of them')
+    offline.add_argument('-r', dest='remap', action='append', metavar='NAME:=TOPIC',
+                         help='another name for a topic, as in path:=/plan')
     offline.add_argument('--save-memory', type=Path, metavar='FILE', help='save the memory as it '
                          'is at the end')
     live = parser.add_argument_group('live')
@@ -87,7 +89,7 @@ def arguments_of(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     for name in OFFLINE_ONLY if arguments.live else LIVE_ONLY:
         if getattr(arguments, name) is not None:
-            option = {'parameter': '-p'}.get(name, f'--{name.replace("_", "-")}')
+            option = {'parameter': '-p', 'remap': '-r'}.get(name, f'--{name.replace("_", "-")}')
             parser.error(f'{option}: only {"without" if arguments.live else "with"} --live')
     return arguments
 
@@ -99,7 +101,8 @@ def replay(arguments: argparse.Namespace, source: Source, plan: Plan, given: dic
     with ExitStack() as stack:
         run = None
         if not arguments.live:  # whatever is wrong shows before anything is written
-            run = Offline(source, plan, given, progress=screen.live)
+            run = Offline(source, plan, given, progress=screen.live,
+                          remap=remapped(arguments.remap or ()))
             stack.enter_context(closing(run))
         folder.mkdir(parents=True, exist_ok=True)
         bags = [] if arguments.no_bag else [stack.enter_context(closing(
@@ -109,7 +112,8 @@ def replay(arguments: argparse.Namespace, source: Source, plan: Plan, given: dic
         if run is None:
             options = {name: getattr(arguments, name) for name in LIVE_ONLY
                        if getattr(arguments, name) is not None}
-            end = _live(source, plan, sinks, bags, options)
+            end = _live(source, plan, sinks, bags, {
+                **options, 'on_frame': Progress(screen, source.count).show})
         else:
             thumbnails = stack.enter_context(closing(
                 Thumbnails(folder / THUMBNAILS, run.cameras)))

@@ -25,6 +25,7 @@ from typing import Any
 from infmllm_ros.replay.source import (
     COMPRESSED,
     Frame,
+    GUIDES,
     IMAGE,
     natural,
     SECOND,
@@ -34,6 +35,7 @@ from infmllm_ros.replay.source import (
 from infmllm_ros.replay.torn import Topic, Torn, TornMcap, TornSqlite, unfinished
 
 TYPES = (IMAGE, COMPRESSED)
+READ = (*TYPES, *GUIDES)
 TORN: dict[str, type[Torn]] = {'.mcap': TornMcap, '.db3': TornSqlite}
 
 
@@ -56,7 +58,8 @@ class Bag(Source):
     def __init__(self, path: Path, topics: Mapping[str, str] | None = None):
         self.path = path
         self._parts, self._missing = _parts(path)
-        kinds = {topic: kind for part in self._parts for topic, kind in part.counts}
+        kinds = {topic: kind for part in self._parts for topic, kind in part.counts
+                 if kind in TYPES}
         offered = ', '.join(sorted(kinds))
         if not kinds:
             problem = self._problem() or f'{path}: the bag has no image topic'
@@ -82,9 +85,10 @@ class Bag(Source):
 
     def __iter__(self) -> Iterator[Frame]:
         self.problem = ''
+        wanted = {**dict.fromkeys(self.also.items(), ''), **self._cameras}
         for part in self._parts:
-            for topic, time_ns, raw in part.messages(self._cameras):
-                yield Frame(time_ns, raw=raw, camera=self._cameras[topic], topic=topic[0],
+            for topic, time_ns, raw in part.messages(wanted):
+                yield Frame(time_ns, raw=raw, camera=wanted[topic], topic=topic[0],
                             msgtype=topic[1])
         self.problem = self._problem()
 
@@ -134,7 +138,7 @@ def _parts(path: Path) -> tuple[list[Whole | Torn], list[str]]:
     missing = []
     if (path / 'metadata.yaml').exists() and not any(map(unfinished, files)):
         try:
-            whole = Whole(path, TYPES)
+            whole = Whole(path, READ)
             if whole.indexed:
                 return [whole], []
         except SourceError:
@@ -154,14 +158,14 @@ def _parts(path: Path) -> tuple[list[Whole | Torn], list[str]]:
 def _part(file: Path) -> Whole | Torn:
     if not unfinished(file):  # rosbags would take zeros for what is missing
         try:
-            whole = Whole(file, TYPES)
+            whole = Whole(file, READ)
             if whole.indexed:
                 return whole
         except SourceError:
             raise
         except Exception:  # as above; another reader says more
             pass
-    return TORN[file.suffix](file, TYPES)
+    return TORN[file.suffix](file, READ)
 
 
 def _reason(error: Exception) -> str:

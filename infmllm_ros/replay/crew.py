@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from math import ceil, inf
+from types import MappingProxyType
 from typing import Any
 
 from infmllm_msgs.msg import CacheStats, Query
@@ -36,6 +37,7 @@ from infmllm_ros.node.questions import Outcome, Question
 from infmllm_ros.node.reasons import Timekeeper
 from infmllm_ros.node.watches import Watches
 from infmllm_ros.node.worker import Worker
+from infmllm_ros.replay.source import ODOMETRY, PATH, TF
 from infmllm_ros.replay.stage import Stage
 import numpy as np
 
@@ -77,12 +79,15 @@ class Crew:
         That of the parameters, if it is loaded already.
     progress : callable
         Takes a line about how far loading is.
+    remap : mapping of str to str
+        Other names for topics.
 
     Attributes
     ----------
     session : StreamingSession
     settings : Settings
         The parameters.
+    started : bool
 
     Raises
     ------
@@ -96,10 +101,11 @@ class Crew:
 
     def __init__(self, values: Mapping[str, Any], audience: Audience,
                  model: StreamingModel | None = None,
-                 progress: Callable[[str], None] = lambda text: None):
+                 progress: Callable[[str], None] = lambda text: None,
+                 remap: Mapping[str, str] = MappingProxyType({})):
         """Check the parameters, and load the model."""
-        self._audience, self._begin_ns = audience, 0
-        self.stage = stage = Stage(values, audience.published, audience.logged)
+        self._audience, self._begin_ns, self.started = audience, 0, False
+        self.stage = stage = Stage(values, audience.published, audience.logged, remap)
         parameters.check(stage)
         self.settings = parameters.snapshot(stage)
         ends, self._time = Endpoints(stage), Timekeeper(stage, self._forget)
@@ -128,8 +134,17 @@ class Crew:
             self.close()
             raise
 
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Topics that it listens to, with their types: where the path leads, if that is told."""
+        if not self.settings.nav_fields['enabled']:
+            return {}
+        name = self.stage.resolve_topic_name
+        return {name('path'): PATH, name('odom'): ODOMETRY, '/tf': TF, '/tf_static': TF}
+
     def start(self, now_ns: int) -> None:
         """Begin at a time of the source; returns with all inputs there."""
+        self.started = True
         self._begin_ns = self.stage.clock.now_ns = now_ns
         if self.settings.nav_fields['enabled']:
             self._navigation = NavigationInput(

@@ -26,6 +26,7 @@ from datetime import datetime, timezone
 import importlib.metadata
 from pathlib import Path
 import time
+from types import MappingProxyType
 from typing import Any
 
 from infmllm_msgs.msg import Query
@@ -38,7 +39,7 @@ from infmllm_ros.replay import records, settings
 from infmllm_ros.replay.crew import Crew
 from infmllm_ros.replay.plan import Entry, Plan, Telling, Turn
 from infmllm_ros.replay.recorder import Bag, Recorder, Sink
-from infmllm_ros.replay.source import COMPRESSED, SECOND, Source, SourceError
+from infmllm_ros.replay.source import COMPRESSED, GUIDES, SECOND, Source, SourceError
 from infmllm_ros.replay.source import Frame as SourceFrame
 from infmllm_ros.replay.thumbnails import SIZE, Thumbnails
 from rclpy.serialization import deserialize_message
@@ -98,6 +99,8 @@ class Offline:
         The one that the parameters name, if it is loaded already.
     progress : callable
         Takes a line about how far loading is.
+    remap : mapping of str to str
+        Other names for the topics of the node, such as its ``path`` and ``odom``.
 
     Attributes
     ----------
@@ -116,14 +119,16 @@ class Offline:
 
     def __init__(self, source: Source, plan: Plan, given: Mapping[str, Any],
                  model: StreamingModel | None = None,
-                 progress: Callable[[str], None] = lambda text: None):
+                 progress: Callable[[str], None] = lambda text: None,
+                 remap: Mapping[str, str] = MappingProxyType({})):
         """Check all, and load the model."""
         self._source, self._plan = source, plan
         own = {'memory.thumbnail_size': SIZE} | dict(given)
         self._values = settings.complete(own, source.cameras)
         self._names = _names(source.cameras, self._values['cameras'])
         self._recorder = Recorder(source.count)
-        self._crew = self._recorder.crew = Crew(self._values, self._recorder, model, progress)
+        self._crew = self._recorder.crew = Crew(
+            self._values, self._recorder, model, progress, remap)
         self.model, self.cameras = self._crew.session.model, list(self._values['cameras'])
 
     def close(self) -> None:
@@ -197,19 +202,19 @@ class Offline:
     def _play(self, on_frame: Callable[[int], None]) -> str:
         """Go through the source; returns why that ended early, if it did."""
         try:
-            for number, frame in enumerate(self._source):
-                if number == 0:
+            self._source.also = self._crew.inputs
+            for frame in self._source:
+                self._reach(frame.time_ns)
+                if frame.msgtype in GUIDES:
+                    self._guide(frame)
+                    continue
+                if self._number < 0:
                     self._begin_ns = frame.time_ns
-                    self._crew.start(frame.time_ns)
-                self._number = number
-                for item in self._agenda.before((frame.time_ns - self._begin_ns) / SECOND):
-                    self._crew.advance(self._begin_ns + round(item.at * SECOND))
-                    self._do(item)
-                self._crew.advance(frame.time_ns)
+                self._number += 1
                 self._take(frame)
-                for item in self._agenda.after(number):
+                for item in self._agenda.after(self._number):
                     self._do(item)
-                on_frame(number + 1)
+                on_frame(self._number + 1)
                 if self._recorder.stopped:
                     return self._recorder.stopped
         except SourceError as error:
@@ -218,9 +223,26 @@ class Offline:
             return INTERRUPTED
         return self._source.problem
 
+    def _reach(self, time_ns: int) -> None:
+        """Let time go on to a moment, and do what is due before."""
+        if not self._crew.started:
+            self._crew.start(time_ns)
+        if self._number >= 0:
+            for item in self._agenda.before((time_ns - self._begin_ns) / SECOND):
+                self._crew.advance(self._begin_ns + round(item.at * SECOND))
+                self._do(item)
+        self._crew.advance(time_ns)
+
+    def _guide(self, frame: SourceFrame) -> None:
+        """Hand in a message that says where the path leads."""
+        try:
+            self._crew.stage.deliver(frame.topic, frame.raw)
+        except Exception as error:  # whatever broken bytes make it raise
+            self._recorder.problem(f'{frame.topic}: not a {frame.msgtype}: {one_line(error)}')
+
     def _finish(self, problem: str) -> None:
         """Ask what is left, and settle what waits."""
-        if self._number < 0:
+        if not self._crew.started:
             self._crew.start(0)
         if problem != INTERRUPTED:
             elapsed = (self._recorder.now - self._begin_ns) / SECOND

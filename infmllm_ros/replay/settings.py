@@ -110,6 +110,22 @@ def _flat(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return values
 
 
+def remapped(assignments: Iterable[str]) -> dict[str, str]:
+    """
+    Read other names for topics, ``name:=topic`` each.
+
+    Raises
+    ------
+    ParameterError
+        Not of that form.
+    """
+    names = dict(text.partition(':=')[::2] for text in assignments)
+    for name, topic in names.items():
+        if not (name and topic):
+            raise ParameterError(f'topic {name!r} gets no other name: write name:=topic')
+    return names
+
+
 def complete(given: Mapping[str, Any], cameras: Sequence[str]) -> dict[str, Any]:
     """
     Add all that was not given: the defaults of the table.

@@ -27,6 +27,8 @@ SECOND = 1_000_000_000
 BEGIN = SECOND  # [ns] first frame of what has no clock of its own: in ROS a time of 0 is none
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED = 'sensor_msgs/msg/CompressedImage'
+GUIDES = PATH, ODOMETRY, TF = (
+    'nav_msgs/msg/Path', 'nav_msgs/msg/Odometry', 'tf2_msgs/msg/TFMessage')
 CAMERA = r'[A-Za-z]\w*'  # what a camera may be called, in ASCII
 
 
@@ -63,6 +65,9 @@ class Source:
         Number of frames, all cameras together, as the file says, if it does.
     stamped : bool
         Whether raw messages carry stamps of their own.
+    also : mapping of str to str
+        Topics besides those of the images, with their types, of ``GUIDES``: where there are such,
+        an iteration gives their messages as well, which belong to no camera.
     problem : str
         After an iteration: why it ended before the source does, one line; '' if it did not.
 
@@ -73,6 +78,7 @@ class Source:
     fps: float | None = None
     count: int | None = None
     stamped: bool = False
+    also: Mapping[str, str] = {}
     problem: str = ''
 
     @property

@@ -25,6 +25,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from rclpy.clock import ClockType
+from rclpy.serialization import deserialize_message
 from rclpy.time import Time
 
 NAMESPACE = '/'
@@ -87,6 +88,8 @@ class Stage:
         All of them, by name.
     on_message : callable
         Takes (full topic name, message) of all that is published.
+    remap : mapping of str to str
+        Other names for topics.
     on_line : callable
         Takes (severity, text) of what is logged: 'debug', 'info', 'warning', 'error', 'fatal'.
 
@@ -98,8 +101,11 @@ class Stage:
     """
 
     def __init__(self, parameters: Mapping[str, Any], on_message: Callable[[str, Any], None],
-                 on_line: Callable[[str, str], None]):
+                 on_line: Callable[[str, str], None], remap: Mapping[str, str]):
         """Be at time 0."""
+        self._remap: dict[str, str] = {}
+        self._remap = {self.resolve_topic_name(a): self.resolve_topic_name(b)
+                       for a, b in remap.items()}
         self._parameters, self.on_message = parameters, on_message
         self.clock, self.wanted = Clock(), set[str]()
         self._timers: list[Timer] = []
@@ -120,15 +126,11 @@ class Stage:
             timer.fire()
         self.clock.now_ns = max(self.clock.now_ns, now_ns)
 
-    def topics(self) -> dict[str, type]:
-        """List the topics that something is subscribed to, with the types of their messages."""
-        return {one.topic_name: one.msg_type for one in self._subscriptions}
-
-    def deliver(self, topic: str, message: Any) -> None:
-        """Hand a message to those who subscribed to its topic."""
+    def deliver(self, topic: str, raw: bytes) -> None:
+        """Hand a serialized message to those who subscribed to its topic."""
         for one in list(self._subscriptions):
             if one.topic_name == topic:
-                one.callback(message)
+                one.callback(deserialize_message(raw, one.msg_type))
 
     # As a node has it.
 
@@ -146,7 +148,8 @@ class Stage:
 
     def resolve_topic_name(self, topic: str) -> str:
         """Write a topic's full name."""
-        return topic if topic.startswith('/') else NAMESPACE + topic
+        full = topic if topic.startswith('/') else NAMESPACE + topic
+        return self._remap.get(full, full)
 
     def create_publisher(self, kind: type, topic: str, *_: Any, **__: Any) -> Publisher:
         """Make a publisher."""

@@ -18,18 +18,24 @@ import json
 import signal
 import zipfile
 
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point, Pose, PoseStamped
 from infmllm_ros.bundled import MODEL, MODEL_BUDGET, MODEL_POLICY
 from infmllm_ros.engine import EngineError, load_model, make_policy, StreamingSession
 from infmllm_ros.node.option import ParameterError
 from infmllm_ros.replay import records
+from infmllm_ros.replay.bagging import open_bag
 from infmllm_ros.replay.offline import INTERRUPTED, Offline, replay_offline
 from infmllm_ros.replay.plan import Entry, Plan, Telling
 from infmllm_ros.replay.records import Journal
 from infmllm_ros.replay.source import Frame, Source
-from infmllm_ros.replay.sources import Rendered
+from infmllm_ros.replay.sources import open_source, Rendered
 from infmllm_ros.replay.thumbnails import Thumbnails
+from nav_msgs.msg import Odometry, Path
 import numpy as np
 import pytest
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
 COUNT = 80
 PLAN = Plan((
@@ -253,6 +259,34 @@ def test_two_cameras(model):
     assert (answer.camera, answer.stamp_ns) == ('rear', frames[9].time_ns)
     with pytest.raises(ParameterError, match="'front' of the source is none of"):
         Offline(source, plan, {'cameras': ['left', 'right']}, model)
+
+
+def test_where_the_path_leads_is_read_from_the_bag(model, tmp_path):
+    """A straight path of 40 m along x, and a robot at its beginning, beside the images."""
+    def stamp(ns):
+        return Header(stamp=Time(sec=ns // 10**9, nanosec=ns % 10**9), frame_id='map')
+    bag = open_bag(tmp_path / 'bag')
+    for i in range(4):
+        now = 10**9 + i * 10**8
+        robot = Odometry(header=stamp(now), child_frame_id='base')
+        path = Path(header=stamp(now), poses=[PoseStamped(
+            pose=Pose(position=Point(x=float(x)))) for x in range(0, 41, 2)])
+        bag.publish('/odom', now, robot)
+        bag.publish('/plan', now, path)
+        bag.publish('/image', now + 1, Image(
+            header=stamp(now), height=4, width=4, step=12, encoding='rgb8', data=bytes(48)))
+    bag.close()
+    heard, sink = Bag(), Sink()
+    run = Offline(open_source(tmp_path / 'bag'), Plan((Entry('a', 'what is ahead', frame=3),)), {
+        'nav.enabled': True, 'max_question_tokens': 400, 'budget_tokens': 600,
+        'nav.period': 0.1}, model, remap={'path': '/plan'})
+    end = run.replay([sink], bags=[heard])
+    run.close()
+    assert (end.frames, end.problem) == ({'seen': 4}, '')
+    answer, = sink.of(records.Answer)
+    assert answer.status == 'OK' and 'straight' in answer.context
+    maneuvers = [m for topic, _, m in heard if topic == '/maneuver']
+    assert maneuvers and maneuvers[-1].distance == pytest.approx(40, abs=10)
 
 
 @pytest.mark.parametrize('given, told', [

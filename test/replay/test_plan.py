@@ -15,6 +15,8 @@
 """The file of questions, and what is due when."""
 
 import json
+from pathlib import Path
+import re
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,6 +77,14 @@ def test_which_answers_are_right(plan):
     assert (first.judge('blue CUP'), first.judge('7'), first.judge('cup')) == (True, True, False)
     assert form.judge('{ "n":3 }') is True
     assert form.judge('{"n": 4}') is form.judge('no JSON') is form.judge('') is False
+
+
+def test_the_file_in_the_docs_can_be_read(tmp_path):
+    page = (Path(__file__).parents[2] / 'docs' / 'replay.md').read_text()
+    text, = re.findall(r'```yaml\n(.*?)```', page, re.S)
+    plan = read_plan(write(tmp_path, text), ['front'])
+    assert [len(part) for part in (plan.tellings, plan.questions)] == [1, 4]
+    assert plan.questions[1].expected == ('no',)
 
 
 def ids(items):
