@@ -127,7 +127,7 @@ class Row:
     """An answer, or turns of a watch that follow each other and say the same."""
 
     answer: Answer
-    id: str
+    id: str  # noqa: A003
     at: str
     across: float
     until: float

@@ -117,8 +117,8 @@ class Browser:
                 return reply['result']
             self._note(reply)
 
-    def open(self, address: str, size: tuple[int, int] = DESKTOP, dark: bool = False,
-             media: str = '', script: bool = True) -> None:
+    def visit(self, address: str, size: tuple[int, int] = DESKTOP, dark: bool = False,
+              media: str = '', script: bool = True) -> None:
         """Load a page and wait until it has all."""
         width, height = size
         self.call('Emulation.setDeviceMetricsOverride', width=width, height=height,
@@ -208,8 +208,8 @@ def main() -> None:
         for name, size in (('desktop', DESKTOP), ('phone', PHONE)):
             for shade in ('light', 'dark'):
                 if arguments.only in (None, f'{name}-{shade}'):
-                    browser.open(arguments.page.resolve().as_uri(),
-                                 (size[0], arguments.height or size[1]), shade == 'dark')
+                    browser.visit(arguments.page.resolve().as_uri(),
+                                  (size[0], arguments.height or size[1]), shade == 'dark')
                     browser.screenshot(arguments.folder / f'{name}-{shade}.png')
 
 

@@ -86,7 +86,7 @@ def browser(tmp_path_factory):
     probe.write_text('<!DOCTYPE html><title>probe</title>')
     try:
         one = Browser(binary).__enter__()
-        one.open(probe.as_uri())
+        one.visit(probe.as_uri())
     except (OSError, RuntimeError) as error:
         if os.environ.get('CI'):
             raise
@@ -98,7 +98,7 @@ def browser(tmp_path_factory):
 @pytest.mark.parametrize('dark', [False, True], ids=['light', 'dark'])
 @pytest.mark.parametrize('size', [DESKTOP, PHONE], ids=['desktop', 'phone'])
 def test_it_fits_loads_nothing_and_can_be_read(browser, page, size, dark):
-    browser.open(page, size, dark)
+    browser.visit(page, size, dark)
     assert not browser.complaints and not browser.requests
     assert browser.run('document.title') == 'drive.mcap'
     assert browser.run('document.documentElement.scrollWidth') <= size[0]
@@ -113,7 +113,7 @@ def test_it_fits_loads_nothing_and_can_be_read(browser, page, size, dark):
 
 
 def test_a_mark_shows_its_answer_and_lines_to_its_frames(browser, page, said):
-    browser.open(page)
+    browser.visit(page)
     first = next(one for one in said if not one.watch)
     place = f'.mark[data-to="answer-{first.id}"]'
     browser.point(place)
@@ -130,7 +130,7 @@ def test_a_mark_shows_its_answer_and_lines_to_its_frames(browser, page, said):
 
 
 def test_the_keyboard_walks_along_the_time_line(browser, page):
-    browser.open(page)
+    browser.visit(page)
     browser.run("document.querySelector('.mark').focus()")
     order = browser.run("""[...document.querySelectorAll('.mark')].sort((a, b) =>
         a.dataset.x - b.dataset.x).map((e) => e.dataset.to)""")
@@ -146,7 +146,7 @@ def test_the_keyboard_walks_along_the_time_line(browser, page):
 
 
 def test_filters_show_what_they_say(browser, page, said):
-    browser.open(page)
+    browser.visit(page)
 
     def shown(filter_):
         browser.run(f'document.querySelector(\'[data-show="{filter_}"]\').click()')
@@ -165,11 +165,11 @@ def test_filters_show_what_they_say(browser, page, said):
 def test_a_link_leads_to_its_answer_even_where_it_is_filtered_out(browser, page, said):
     watch = next(one for one in said if one.watch)
     for wanted in (watch.id, 'a <b> & "c"'):
-        browser.open(page)
+        browser.visit(page)
         address = browser.run("""(id => [...document.querySelectorAll('.answers .when')].find(
             (e) => e.closest('.answer').id === 'answer-' + id).getAttribute('href'))"""
                               f'({json.dumps(wanted)})')
-        browser.open(page + address)
+        browser.visit(page + address)
         assert browser.run('document.querySelector(":target").id') == f'answer-{wanted}'
         top, height = browser.run("""(() => {const b = document.querySelector(':target')
             .getBoundingClientRect(); return [b.top, b.height];})()""")
@@ -177,7 +177,7 @@ def test_a_link_leads_to_its_answer_even_where_it_is_filtered_out(browser, page,
 
 
 def test_hostile_text_is_text(browser, page):
-    browser.open(page, PHONE)
+    browser.visit(page, PHONE)
     row = 'document.getElementById(\'answer-a <b> & "c"\').querySelector'
     assert browser.run(f'{row}(".question").textContent') == LONG
     assert browser.run(f'{row}(".said").textContent') == HOSTILE
@@ -186,7 +186,7 @@ def test_hostile_text_is_text(browser, page):
 
 
 def test_a_moment_pointed_at_in_one_figure_is_shown_in_all(browser, page):
-    browser.open(page)
+    browser.visit(page)
     browser.point('#figure-tokens svg.plot')
     texts = browser.run("""[...document.querySelectorAll('.readout')].map((e) =>
         e.textContent)""")
@@ -194,13 +194,13 @@ def test_a_moment_pointed_at_in_one_figure_is_shown_in_all(browser, page):
 
 
 def test_it_can_be_read_without_scripts_and_on_paper(browser, page, said):
-    browser.open(page, script=False)
+    browser.visit(page, script=False)
     questions = sum(not one.watch for one in said)
     count = """[...document.querySelectorAll('.answers > .answer[data-kind=question]')].filter(
         (e) => e.getClientRects().length).length"""
     hidden = 'document.querySelector(".filters").getClientRects().length'
     assert browser.run(count) == questions and browser.run(hidden) == 0
-    browser.open(page, dark=True, media='print')
+    browser.visit(page, dark=True, media='print')
     assert browser.run(hidden) == 0 and browser.run(count) == questions
     text = 'getComputedStyle(document.querySelector(".question"))'
     assert browser.run(f'{text}.maxHeight') == 'none'
