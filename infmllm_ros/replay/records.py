@@ -188,7 +188,7 @@ class Answer(Record):
         'time_to_first_token', 'latency' [s].
     """
 
-    id: str
+    id: str  # noqa: A003
     name: str
     watch: bool
     asked_ns: int
