@@ -77,8 +77,8 @@ class Sampler:
 
     def __call__(self, logits: torch.Tensor) -> int:
         """Choose from logits [vocab]; -1 where NaN or infinity is the highest."""
-        best, token = logits.max(0)
-        sound = best.isfinite()
+        token = logits.argmax(0, keepdim=True)
+        sound = logits.gather(0, token).isfinite()
         if not self.greedy:
             warped = self._warp(None, logits.float()[None])[0]
             # on a GPU, to draw by NaN would end the process

@@ -313,10 +313,7 @@ class StreamingSession:
         """
         Put a saved memory in the place of this one; return the notes saved with it.
 
-        Raises
-        ------
-        MemoryFileError
-            As for :meth:`load`; also if policy or system prompt differ. This memory stays then.
+        MemoryFileError as for :meth:`load`, or if policy or system prompt differ: this one stays.
         """
         self._settle()
         return persist.restore(self, Path(path))
