@@ -24,7 +24,6 @@ others. Each turn decodes some tokens greedily and then forgets them.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
@@ -37,7 +36,7 @@ import torch
 from transformers import DynamicCache, StaticCache
 
 from .shapes import random_model, SHAPES
-from .timing import by_turns, machine, milliseconds, write
+from .timing import by_turns, machine, milliseconds, parser, write
 
 TOKENS = 8      # of a turn
 
@@ -139,22 +138,20 @@ def measure(model: StreamingModel, policy: str, budget: int, lengths: Sequence[i
 
 def main() -> None:
     """Measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument('--shape', choices=SHAPES, default='LLaVA-OneVision-0.5B')
-    parser.add_argument('--policy', default='saddle')
-    parser.add_argument('--budget', type=int, default=4096)
-    parser.add_argument('--lengths', type=int, nargs='+',
+    options = parser(__doc__)
+    options.add_argument('--shape', choices=SHAPES, default='LLaVA-OneVision-0.5B')
+    options.add_argument('--policy', default='saddle')
+    options.add_argument('--budget', type=int, default=4096)
+    options.add_argument('--lengths', type=int, nargs='+',
                         default=[1024, 2048, 4096, 8192, 16384])
-    parser.add_argument('--compile', type=int, nargs='*', default=[], metavar='LENGTH',
+    options.add_argument('--compile', type=int, nargs='*', default=[], metavar='LENGTH',
                         help='lengths at which StaticCache is compiled, too')
-    parser.add_argument('--rounds', type=int, default=9)
-    parser.add_argument('--dtype', default='bfloat16', choices=('bfloat16', 'float32'))
-    parser.add_argument('--threads', type=int, default=1)
-    args = parser.parse_args()
+    options.add_argument('--rounds', type=int, default=9)
+    args = options.parse_args()
     torch.set_num_threads(args.threads)
     model = random_model(args.shape, dtype=getattr(torch, args.dtype))
     found = measure(model, args.policy, args.budget, args.lengths, args.rounds, args.compile)
-    write('speed_decode', {'machine': machine(), 'shape': args.shape, **found})
+    write('speed_decode', {'machine': machine(), 'shape': args.shape, **found}, args.out)
     names = max((row['ms'] for row in found['lengths'].values()), key=len)
     print(f'\nms a token, wall (processor)\n{"stream":>7} {"held":>6} '
           + ' '.join(f'{name:>18}' for name in names))

@@ -26,7 +26,6 @@ session of the same kind, which leaves only the age to tell them apart.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 import gc
 from itertools import cycle, islice
@@ -42,7 +41,7 @@ from infmllm_ros.engine import load_model, make_policy, POLICIES, StreamingModel
 import numpy as np
 import torch
 
-from .timing import by_turns, machine, milliseconds, resident, Spent, timed, write
+from .timing import by_turns, machine, milliseconds, parser, resident, Spent, timed, write
 
 IMAGES = 256            # rendered once, shown again and again
 QUESTION = 'what color is the car ahead?'
@@ -130,22 +129,21 @@ def measure(model: StreamingModel, policy: str, budget: int, frames: int, window
 
 def main() -> None:
     """Stream, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument('--frames', type=int, default=20000)
-    parser.add_argument('--family', help='a tiny random model instead of the bundled one')
-    parser.add_argument('--model', help='a checkpoint instead of the bundled one')
-    parser.add_argument('--policy', default='saddle', choices=POLICIES)
-    parser.add_argument('--budget', type=int, default=MODEL_BUDGET)
-    parser.add_argument('--window', type=int, default=1000, help='frames per measured window')
-    parser.add_argument('--threads', type=int, default=1)
-    args = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument('--frames', type=int, default=20000)
+    options.add_argument('--family', help='a tiny random model instead of the bundled one')
+    options.add_argument('--model', help='a checkpoint instead of the bundled one')
+    options.add_argument('--policy', default='saddle', choices=POLICIES)
+    options.add_argument('--budget', type=int, default=MODEL_BUDGET)
+    options.add_argument('--window', type=int, default=1000, help='frames per measured window')
+    args = options.parse_args()
     torch.set_num_threads(args.threads)
     if args.frames < 3 * args.window:
-        parser.error(f'--frames is {args.frames}, must be at least 3 windows of {args.window}')
+        options.error(f'--frames is {args.frames}, must be at least 3 windows of {args.window}')
     with tempfile.TemporaryDirectory() as folder:
         model = load_model(make_tiny(args.family, folder) if args.family else args.model or MODEL)
     found = measure(model, args.policy, args.budget, args.frames, args.window)
-    write('speed_flatness', found)
+    write('speed_flatness', found, args.out)
     print(f'{found["machine"]}\n{found["model"]}, policy {args.policy}, budget '
           f'{found["budget"]}, {found["tokens"]} tokens seen, {found["evictions"]} evictions, '
           f'KV buffers {found["kv_mib"]} MiB\n')

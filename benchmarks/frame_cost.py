@@ -24,7 +24,6 @@ turns begin, and a frame more after each.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -34,7 +33,7 @@ import torch
 
 from .published_h2o import PublishedH2O
 from .shapes import picture, random_model, Seen, SHAPES
-from .timing import by_turns, machine, milliseconds, write
+from .timing import by_turns, machine, milliseconds, parser, write
 
 WARM = 2
 FRAME = picture()
@@ -78,15 +77,13 @@ def measure(model: StreamingModel, policies: Sequence[str], budget: int, rounds:
 
 def main() -> None:
     """Measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument('--shape', nargs='+', choices=SHAPES,
+    options = parser(__doc__)
+    options.add_argument('--shape', nargs='+', choices=SHAPES,
                         default=['LLaVA-OneVision-0.5B', 'SmolVLM-256M'])
-    parser.add_argument('--policy', nargs='+', choices=POLICIES, default=list(POLICIES))
-    parser.add_argument('--budget', type=int, default=4096)
-    parser.add_argument('--rounds', type=int, default=9)
-    parser.add_argument('--dtype', default='bfloat16', choices=('bfloat16', 'float32'))
-    parser.add_argument('--threads', type=int, default=1)
-    args = parser.parse_args()
+    options.add_argument('--policy', nargs='+', choices=POLICIES, default=list(POLICIES))
+    options.add_argument('--budget', type=int, default=4096)
+    options.add_argument('--rounds', type=int, default=9)
+    args = options.parse_args()
     torch.set_num_threads(args.threads)
     found: dict[str, Any] = {'machine': machine(), 'shapes': {}}
     for shape in args.shape:
@@ -100,7 +97,7 @@ def main() -> None:
             ratio = f'{line["processor_ms"] / base["processor_ms"]:.3f}' if base else ''
             print(f'{name:18} {line["wall_ms"]:9.1f} {line["processor_ms"]:13.1f} {ratio:>17}',
                   flush=True)
-    write('speed_frame_cost', found)
+    write('speed_frame_cost', found, args.out)
 
 
 if __name__ == '__main__':

@@ -24,7 +24,6 @@ operators, as its profiler counts them, is Python's.
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, ExitStack
@@ -52,7 +51,7 @@ from torch import nn
 from torch.nn import functional
 
 from .shapes import picture, random_model, Seen, SHAPES
-from .timing import machine, timed, write
+from .timing import machine, parser, timed, write
 
 VISION, LINEAR, ATTENTION = 'vision tower', 'projections and MLP', 'attention'
 SCORING, ROTATION, COMPACTION = 'scoring', 'rotation', 'compaction'
@@ -145,17 +144,20 @@ def python_share(call: Callable[[], object]) -> float:
     return round(1 - inside / (1e6 * whole), 4)
 
 
-def rates(dtype: torch.dtype, rows: int) -> dict[str, float]:
+def rates(dtype: torch.dtype, rows: int, device: str | torch.device = 'cpu') -> dict[str, float]:
     """Measure what the machine can: operations a second of a product, bytes a second of a copy."""
-    left, right = torch.randn(rows, 2048, dtype=dtype), torch.randn(4096, 2048, dtype=dtype)
-    source = torch.zeros(2 ** 28, dtype=torch.uint8)
+    left = torch.randn(rows, 2048, dtype=dtype, device=device)
+    right = torch.randn(4096, 2048, dtype=dtype, device=device)
+    source = torch.zeros(2 ** 28, dtype=torch.uint8, device=device)
     target = torch.zeros_like(source)
-    product = min(timed(lambda: functional.linear(left, right)).wall for _ in range(9))
-    copy = min(timed(lambda: target.copy_(source)).wall for _ in range(5))
-    read = min(timed(lambda: source.view(torch.int64).sum()).wall for _ in range(5))
-    return {'operations_per_s': 2 * left.numel() * 4096 / product,
-            'copied_bytes_per_s': 2 * source.numel() / copy,
-            'read_bytes_per_s': source.numel() / read}
+
+    def best(call: Callable[[], object]) -> float:
+        return min(timed(call, device).wall for _ in range(9))
+
+    return {
+        'operations_per_s': 2 * left.numel() * 4096 / best(lambda: functional.linear(left, right)),
+        'copied_bytes_per_s': 2 * source.numel() / best(lambda: target.copy_(source)),
+        'read_bytes_per_s': source.numel() / best(lambda: source.view(torch.int64).sum())}
 
 
 def floors(model: StreamingModel, found: Sections, rate: dict[str, float], queries: int,
@@ -220,15 +222,13 @@ def measure(model: StreamingModel, policy: str, budget: int, turns: int) -> dict
 
 def main() -> None:
     """Measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument('--shape', nargs='+', choices=SHAPES,
+    options = parser(__doc__)
+    options.add_argument('--shape', nargs='+', choices=SHAPES,
                         default=['LLaVA-OneVision-0.5B', 'SmolVLM-256M'])
-    parser.add_argument('--policy', default='saddle', choices=POLICIES)
-    parser.add_argument('--budget', type=int, default=4096)
-    parser.add_argument('--turns', type=int, default=TURNS)
-    parser.add_argument('--dtype', default='bfloat16', choices=('bfloat16', 'float32'))
-    parser.add_argument('--threads', type=int, default=1)
-    args = parser.parse_args()
+    options.add_argument('--policy', default='saddle', choices=POLICIES)
+    options.add_argument('--budget', type=int, default=4096)
+    options.add_argument('--turns', type=int, default=TURNS)
+    args = options.parse_args()
     torch.set_num_threads(args.threads)
     shapes = {}
     for shape in args.shape:
@@ -243,7 +243,7 @@ def main() -> None:
             for part, value in one['parts'].items():
                 floor = one['floors'].get(part)
                 print(f'{part:28} {value:9.2f} {f"{floor:.2f}" if floor else "":>9}', flush=True)
-    write('speed_profile', {'machine': machine(), 'shapes': shapes})
+    write('speed_profile', {'machine': machine(), 'shapes': shapes}, args.out)
 
 
 if __name__ == '__main__':

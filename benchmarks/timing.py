@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from collections.abc import Callable, Mapping
 import json
 import os
@@ -108,15 +109,26 @@ def machine(device: str | torch.device = 'cpu') -> dict[str, Any]:
     return found
 
 
-def write(name: str, content: Mapping[str, Any], folder: Path | None = None) -> None:
-    """Write a benchmark's numbers, for docs/performance.md, as `name`.json."""
-    folder = folder or DATA
+def parser(doc: str) -> ArgumentParser:
+    """Make a parser that knows what all these benchmarks can be told."""
+    made = ArgumentParser(description=doc.strip().splitlines()[0])
+    made.add_argument('--dtype', default='bfloat16', choices=('bfloat16', 'float32'))
+    made.add_argument('--threads', type=int, default=1)
+    made.add_argument('--out', type=Path, default=DATA, help='folder of the JSON')
+    return made
+
+
+def write(name: str, content: Mapping[str, Any], folder: Path) -> None:
+    """Write a benchmark's numbers as `name`.json: docs/performance.md is made from them."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({'command': command(), **content}, indent=1, allow_nan=False)
     (folder / f'{name}.json').write_text(text + '\n')
 
 
 def command() -> str:
-    """Say how this script was called."""
-    script = Path(sys.argv[0])
-    return ' '.join((f'python -m benchmarks.{script.stem}', *sys.argv[1:]))
+    """Say how this script was called, but for where it writes."""
+    words = sys.argv[1:]
+    if '--out' in words:
+        place = words.index('--out')
+        words = words[:place] + words[place + 2:]
+    return ' '.join((f'python -m benchmarks.{Path(sys.argv[0]).stem}', *words))

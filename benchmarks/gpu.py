@@ -1,0 +1,194 @@
+# Copyright 2026 The infmllm_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+The table of a GPU, in one command of less than eight minutes: frames, questions, tokens, memory.
+
+For each shape and budget, with random weights in bfloat16 and a full memory: frames a second
+(vision tower, prefill and eviction; one by one, and as a backlog), time to the first token of a
+question, tokens a second of an answer, peak memory over the weights, and the frames' times early
+and late in the stream. Beside each stands its floor: operations at the rate of a large matrix
+product, weights and memory read once at the bandwidth of a large copy, measured in the same run.
+What does not fit is tried with half the budget.
+
+    python -m benchmarks.gpu [--shape LLaVA-OneVision-7B Qwen3-VL-2B] [--budget 4096 6144]
+    [--frames 10000] [--minutes 7.5]        # all that the minutes allow of the frames
+    python -m benchmarks.gpu --device cpu --tiny --out /tmp     # whether it works, in seconds
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import gc
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+from infmllm_ros.engine import make_policy, POLICIES, StreamingModel, StreamingSession
+from infmllm_ros.engine.chunk import Chunk
+from infmllm_ros.engine.policies import Role
+import torch
+
+from .first_token import question
+from .profile_frame import floors, rates, sections
+from .shapes import picture, random_model, SHAPES
+from .timing import machine, parser, timed, write
+
+WINDOW = 100        # frames of a window of the stream
+BACKLOG = 8         # frames that are observed at once
+TOKENS = 32         # of an answer
+ROUNDS = 7
+SMALLEST = 256      # [tokens] budget below which halving stops
+
+
+class Memory:
+    """Bytes that a GPU has given out at most since the last look; 0 where there is none."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def reset(self) -> int:
+        """Begin anew; give the bytes that are in use now."""
+        if self.device.type != 'cuda':
+            return 0
+        torch.cuda.reset_peak_memory_stats(self.device)
+        return torch.cuda.memory_allocated(self.device)
+
+    def peak(self) -> int:
+        """Give the most bytes since."""
+        return (torch.cuda.max_memory_allocated(self.device)
+                if self.device.type == 'cuda' else 0)
+
+
+class Robot:
+    """A session of one shape, policy and budget, and what is timed of it."""
+
+    def __init__(self, model: StreamingModel, policy: str, budget: int) -> None:
+        self.session = StreamingSession(
+            model, make_policy(policy, budget), max_question=64, max_answer=64, chunk=2048)
+        self.images = [picture(number) for number in range(BACKLOG)]
+        self.device = model.device
+
+    def see(self) -> None:
+        """Observe a frame."""
+        number = self.session.frames_seen
+        self.session.observe(self.images[number % BACKLOG], number * 10 ** 9)
+
+    def see_many(self) -> None:
+        """Observe a backlog."""
+        first = self.session.frames_seen
+        self.session.observe_many(
+            self.images, [number * 10 ** 9 for number in range(first, first + BACKLOG)])
+
+    def ask(self, tokens: int = 0) -> None:
+        """Read a question, decode its first token and so many more, and forget them."""
+        session, mark = self.session, self.session.cache.mark()
+        chunk, role = Chunk(question()), Role.QUESTION
+        for _ in range(1 + tokens):
+            logits = session.feed(chunk, role, logits=1, evidence=True)
+            chunk, role = Chunk(logits[-1:].argmax(-1).cpu()), Role.ANSWER
+        session.cache.rollback(mark)
+
+    def median(self, call: Callable[[], object], rounds: int = ROUNDS) -> float:
+        """Time a call: the median of the seconds, after one that does not count."""
+        call()
+        return median(timed(call, self.device).wall for _ in range(rounds))
+
+
+def measure(model: StreamingModel, policy: str, budget: int, frames: int, end_by: float,
+            rate: dict[str, float]) -> dict[str, Any]:
+    """Fill a memory, and time what a robot does with it until `end_by`."""
+    memory = Memory(model.device)
+    before = memory.reset()
+    robot = Robot(model, policy, budget)
+    while robot.session.stats().evictions < 2:
+        robot.see()
+    token = (robot.median(lambda: robot.ask(TOKENS)) - (first := robot.median(robot.ask))) / TOKENS
+    backlog = robot.median(robot.see_many, 3) / BACKLOG
+    with sections() as counted:
+        robot.see()
+    held, size = robot.session.stats().tokens, model.adapter.frame_tokens
+    least = {'frame': sum(floors(model, counted, rate, size, held + size, True).values())}
+    with sections() as counted:
+        robot.ask()
+    least['first token'] = sum(
+        floors(model, counted, rate, len(question()), held + len(question()), False).values())
+    least['token'] = sum(floors(model, counted, rate, 1, held + 1, False).values())
+    windows: list[float] = []
+    while len(windows) * WINDOW < frames and (len(windows) < 3 or perf_counter() < end_by):
+        windows.append(1e3 * median(timed(robot.see, model.device).wall for _ in range(WINDOW)))
+    return {
+        'budget': budget, 'frame_tokens': size,
+        'ms': {'frame': round(median(windows), 3), 'frame of a backlog': round(1e3 * backlog, 3),
+               'first token': round(1e3 * first, 3), 'token': round(1e3 * token, 3)},
+        'floor_ms': {name: round(value, 3) for name, value in least.items()},
+        'memory_over_weights_mib': round((memory.peak() - before) / 2 ** 20, 1),
+        'frames': len(windows) * WINDOW, 'late_over_early': round(windows[-1] / windows[1], 4)}
+
+
+def halving(model: StreamingModel, policy: str, budget: int, *rest: Any) -> dict[str, Any]:
+    """Measure with the largest budget, from this one down by halves, that the GPU can hold."""
+    while True:
+        try:
+            return measure(model, policy, budget, *rest)
+        except torch.OutOfMemoryError:
+            if budget // 2 < SMALLEST:
+                raise
+            budget //= 2
+        gc.collect()
+        if model.device.type == 'cuda':
+            torch.cuda.empty_cache()
+
+
+def main() -> None:
+    """Measure, print."""
+    options = parser(__doc__)
+    options.add_argument('--shape', nargs='+', choices=SHAPES,
+                        default=['LLaVA-OneVision-7B', 'Qwen3-VL-2B'])
+    options.add_argument('--policy', default='saddle', choices=POLICIES)
+    options.add_argument('--budget', type=int, nargs='+', default=[4096, 6144])
+    options.add_argument('--frames', type=int, default=10000)
+    options.add_argument('--minutes', type=float, default=7.5, help='for all together')
+    options.add_argument('--device', default='cuda')
+    options.add_argument('--tiny', action='store_true', help='a tiny shape, budget and stream')
+    args = options.parse_args()
+    if args.tiny:
+        args.shape, args.budget, args.frames = ['tiny'], [SMALLEST], 3 * WINDOW
+    start, found = perf_counter(), []
+    runs = [(shape, budget) for shape in args.shape for budget in args.budget]
+    for number, (shape, budget) in enumerate(runs, 1):
+        model = random_model(shape, args.device, getattr(torch, args.dtype))
+        rate = rates(model.dtype, 2048, model.device)
+        end_by = start + 60 * args.minutes * number / len(runs)
+        row = {'shape': shape, **halving(
+            model, args.policy, budget, args.frames, end_by, rate)}
+        found.append(row)
+        print(f'\n{shape}, {args.policy}, budget {row["budget"]}, {row["frame_tokens"]} tokens a '
+              f'frame, {row["memory_over_weights_mib"]:.0f} MiB over the weights\n'
+              f'{"":20} {"ms":>9} {"a second":>9} {"floor ms":>9}')
+        for name, value in row['ms'].items():
+            least = row['floor_ms'].get(name)
+            print(f'{name:20} {value:9.2f} {1e3 / value:9.1f} '
+                  f'{f"{least:.2f}" if least else "":>9}')
+        print(f'the last {WINDOW} of {row["frames"]} frames over the second: '
+              f'{row["late_over_early"]:.3f}', flush=True)
+        if number < len(runs) and runs[number][0] != shape:
+            del model
+            random_model.cache_clear()
+            gc.collect()
+    write('speed_gpu', {'machine': machine(args.device), 'policy': args.policy, 'rows': found},
+          args.out)
+
+
+if __name__ == '__main__':
+    main()
