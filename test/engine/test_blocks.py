@@ -20,7 +20,7 @@ import pytest
 from references import logits_plainly
 from tape import Tape, text_tokens
 import torch
-from zoo import load, ONE_LAYER, plain, session, show, words
+from zoo import load, ONE_HEAD, ONE_LAYER, plain, POLICIES, session, show, words
 
 HEADS, GROUPS, QUERIES, HELD, SIZE = 2, 3, 23, 71, 16
 
@@ -95,11 +95,12 @@ def test_a_memory_in_half_precision_is_as_good_in_blocks(family, row, monkeypatc
     """As in test_one_layer, with every chunk computed so, on any processor."""
     monkeypatch.setattr(blocks, 'WORTH', 0)
     monkeypatch.setattr(blocks, 'FAST_BFLOAT16', True)
-    model, calls = load(family, ONE_LAYER, 'bfloat16'), []
+    changes = ONE_HEAD if POLICIES[row][1].get('scope') == 'head' else ONE_LAYER
+    model, calls = load(family, changes, 'bfloat16'), []
     monkeypatch.setattr('infmllm_ros.engine.attention.attend_in_blocks', lambda *args: (
         calls.append(args[0].shape[2]), attend_in_blocks(*args))[1])
     with Tape(model) as tape:
-        target = session(family, row, 160, changes=ONE_LAYER, dtype='bfloat16')
+        target = session(family, row, 160, changes=changes, dtype='bfloat16')
         for number in range(8):
             show(target, number)
             target.tell(words(model, 5 + 7 * (number % 4), number))
@@ -108,8 +109,8 @@ def test_a_memory_in_half_precision_is_as_good_in_blocks(family, row, monkeypatc
     kept = [stream[index] for index in target.kept(0)[0].tolist()]
     ids = words(model, 12, 99)
     reference = kept + text_tokens(model, ids)
-    expected = logits_plainly(plain(family, ONE_LAYER, 'bfloat16'), reference)[-12:]
-    exact = logits_plainly(plain(family, ONE_LAYER), reference)[-12:]
+    expected = logits_plainly(plain(family, changes, 'bfloat16'), reference)[-12:]
+    exact = logits_plainly(plain(family, changes), reference)[-12:]
     found = target.logits(ids).float()
     assert (found - exact).abs().max() < 2 * (expected - exact).abs().max() + .02
 
