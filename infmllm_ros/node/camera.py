@@ -22,14 +22,9 @@ from typing import Any
 
 from infmllm_ros.node.convert import nanoseconds
 from infmllm_ros.node.mailbox import Frame
-from rclpy.qos import HistoryPolicy, qos_policy_name_from_kind, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from infmllm_ros.node.qos import Endpoints
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
-
-try:
-    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
-except ImportError:  # Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 
 class CameraInput:
@@ -40,6 +35,8 @@ class CameraInput:
     ----------
     node : rclpy.node.Node
         Who subscribes.
+    ends : Endpoints
+        Makes the subscription.
     name : str
         The camera's name; may be empty.
     topic : str
@@ -50,39 +47,34 @@ class CameraInput:
         Takes each Frame as it comes; must return at once.
     """
 
-    def __init__(self, node: Any, name: str, topic: str, transport: str,
+    def __init__(self, node: Any, ends: Endpoints, name: str, topic: str, transport: str,
                  offer: Callable[[Frame], None]):
         """Subscribe."""
-        self._node = node
+        self._node, self._ends = node, ends
         self.name = name
         self._base = topic
         self._offer = offer
         self._last = self._start = time.monotonic()  # [s] of the last image; of the subscription
         self._silent = False
         self.bad_image = ('', -float('inf'))  # why the last one was dropped, and when [s]
-        self.incompatible = ''  # name of a quality of service that a publisher does not offer
         # As image_transport does: the compressed topic lies under the raw one's resolved name.
         raw = node.resolve_topic_name(topic)
         compressed = transport == 'compressed'
         self.topic = raw + '/compressed' if compressed else raw
         self._type = CompressedImage if compressed else Image
-        qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1,
-                         reliability=ReliabilityPolicy.BEST_EFFORT)
         self.received = 0
-        try:
-            self._subscription = self._subscribe(
-                qos, SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible))
-        except UnsupportedEventTypeError:  # some middlewares do not report it
-            self._subscription = self._subscribe(qos, None)
-
-    def _subscribe(self, qos: QoSProfile, events: Any) -> Any:
-        return self._node.create_subscription(
-            self._type, self.topic, self._on_image, qos, event_callbacks=events,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies())
+        self._subscription = ends.subscription(
+            self._type, self.topic, self._on_image,
+            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
 
     def close(self) -> None:
         """Unsubscribe."""
-        self._node.destroy_subscription(self._subscription)
+        self._ends.unsubscribe(self._subscription)
+
+    @property
+    def mismatch(self) -> str:
+        """What of the quality of service a publisher does not match; empty when all do."""
+        return self._ends.problem(self._subscription)
 
     @property
     def age(self) -> float:
@@ -102,7 +94,7 @@ class CameraInput:
         """
         silent = self.age > timeout
         reason = self._reason() if silent else ''
-        if silent and not self._silent and not self.incompatible:  # that was said already
+        if silent and not self._silent and not self.mismatch:  # that was said already
             self._node.get_logger().warning(reason)
         elif self._silent and not silent:
             self._node.get_logger().info(f'images come again on {self.topic}')
@@ -115,8 +107,8 @@ class CameraInput:
         if not publishers:
             return head + ('nobody publishes there: start the camera, or remap the topic with '
                            f'-r {self._base}:=CAMERA_TOPIC')
-        if self.incompatible:
-            return head + self._incompatible()
+        if self.mismatch:
+            return head + self.mismatch
         kind = f'sensor_msgs/msg/{self._type.__name__}'
         types = sorted({p.topic_type for p in publishers})
         if kind not in types:
@@ -131,11 +123,3 @@ class CameraInput:
         self.received += 1
         self._offer(Frame(message, nanoseconds(message.header.stamp), message.header.frame_id,
                           self.name))
-
-    def _on_incompatible(self, event: Any) -> None:
-        self.incompatible = qos_policy_name_from_kind(event.last_policy_kind).lower()
-        self._node.get_logger().warning(self._incompatible())
-
-    def _incompatible(self) -> str:
-        return (f'a publisher on {self.topic} offers no compatible {self.incompatible}: set '
-                f'qos_overrides.{self.topic}.subscription.{self.incompatible} to what it offers')

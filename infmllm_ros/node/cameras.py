@@ -136,12 +136,12 @@ class Cameras:
         return [camera for camera in self if name in ('', camera.name)]
 
     def newest(self, name: str) -> Frame | None:
-        """Find the newest frame, by stamp, that was seen of the cameras `about` the name."""
+        """Find the newest frame, by lap and stamp, seen of the cameras `about` the name."""
         frames = [camera.newest for camera in self.about(name) if camera.newest]
         recalled = self._recalled
         if not frames and recalled and name in ('', recalled.camera):
             return recalled
-        return max(frames, key=lambda frame: frame.stamp_ns, default=None)
+        return max(frames, key=lambda frame: (frame.lap, frame.stamp_ns), default=None)
 
     def clear(self) -> None:
         """Drop the waiting frames."""

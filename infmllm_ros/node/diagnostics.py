@@ -18,14 +18,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import time
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from infmllm_ros.engine import Stats
-from infmllm_ros.node.camera import CameraInput
 from infmllm_ros.node.cameras import Tally
 from infmllm_ros.node.navigation import NavigationInput
 from infmllm_ros.node.worker import Health
+
+if TYPE_CHECKING:
+    from infmllm_ros.node.camera import CameraInput
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 RECENT = 10.0  # [s] how long a failure counts as recent
@@ -80,7 +82,7 @@ def _camera_status(name: str, camera: CameraInput, tally: Tally,
               'similar': tally.similar, 'bad': tally.bad}
     silent = camera.watch(timeout)
     if silent:
-        return status(name, ERROR if camera.incompatible else WARN, silent, **values)
+        return status(name, ERROR if camera.mismatch else WARN, silent, **values)
     reason, when = camera.bad_image
     if time.monotonic() - when < RECENT:
         return status(name, WARN, f'image dropped: {reason}', **values)

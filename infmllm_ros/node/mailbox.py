@@ -43,12 +43,15 @@ class Frame:
         Its header frame_id.
     camera : str
         Name of the camera.
+    lap : int
+        How often time had gone back when it was taken.
     """
 
     message: Any
     stamp_ns: int
     frame_id: str = ''
     camera: str = ''
+    lap: int = 0
 
 
 class Mailbox:

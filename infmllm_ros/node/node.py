@@ -36,6 +36,7 @@ from infmllm_ros.node.parameters import Settings
 from infmllm_ros.node.qos import Endpoints
 from infmllm_ros.node.questions import Outcome, Question
 from infmllm_ros.node.reasons import Pacer, Timekeeper
+from infmllm_ros.node.state import StateTopic
 from infmllm_ros.node.watches import Watches
 from infmllm_ros.node.worker import Worker
 from rcl_interfaces.msg import SetParametersResult
@@ -87,6 +88,7 @@ class InfmllmNode(LifecycleNode):
 
         self._time, self._pacer = Timekeeper(self, self._forget), Pacer(self)
         self._ends = ends = Endpoints(self)
+        self._states = StateTopic(self, ends)
         self._desk = Desk(self, ends, self._time, self, self._publish,
                           lambda what: self._worker if self._is_active(what) else None)
         self._stats = ends.publisher(CacheStats, 'cache_stats', 10)
@@ -99,6 +101,7 @@ class InfmllmNode(LifecycleNode):
                             callback_group=ReentrantCallbackGroup())
         self.create_service(Trigger, 'cancel', self._on_cancel)
         self.create_timer(1.0, self._on_diagnostics, clock=self._steady)
+        self._tell_state()
         if self._value('autostart'):
             self._starter = self.create_timer(0.0, self._on_start, clock=self._steady)
         else:
@@ -134,11 +137,12 @@ class InfmllmNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Check the parameters, load the model; one error line says why it cannot."""
-        self._state, self._error, self._progress = 'configuring', '', ''
+        self._error = self._progress = ''
+        self._enter('configuring')
         try:
             parameters.check(self)
             settings = self._settings = parameters.snapshot(self)
-            watches = self._watches = Watches(self, settings, self._publish)
+            watches = self._watches = Watches(self, settings, self._publish, self._ahead)
             settings = watches.guide(settings)
             self._worker = Worker(self, cameras=self._names, watches=watches)
             self._apply_live()
@@ -149,7 +153,7 @@ class InfmllmNode(LifecycleNode):
         except Exception as error:
             self._give_up(error)
             return FAILURE
-        self._state = 'inactive'
+        self._enter('inactive')
         return super().on_configure(state)
 
     def _loading(self, progress: str) -> None:
@@ -169,7 +173,7 @@ class InfmllmNode(LifecycleNode):
             settings = self._settings
             for name in self._names:
                 self._cameras[name] = CameraInput(
-                    self, name, f'{name}/image' if len(self._names) > 1 else 'image',
+                    self, self._ends, name, f'{name}/image' if len(self._names) > 1 else 'image',
                     parameters.of_camera(self, name, 'image_transport'), self._on_frame)
             if settings.nav_fields['enabled']:
                 self._navigation = NavigationInput(self, settings.nav_fields, self._steady)
@@ -183,7 +187,7 @@ class InfmllmNode(LifecycleNode):
         result = super().on_activate(state)
         self._watches.restart()
         self._worker.resume()
-        self._state = 'active'
+        self._enter('active')
         topics = ', '.join(camera.topic for camera in self._cameras.values())
         self.get_logger().info(f'active: images from {topics}, questions from '
                                f'{self.resolve_topic_name("query")}')
@@ -191,7 +195,7 @@ class InfmllmNode(LifecycleNode):
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe, stop the running answer and drop the waiting ones; the memory stays."""
-        self._state = 'inactive'
+        self._enter('inactive')
         self._close_inputs()
         self._worker.pause()
         self._wait_for_worker(self._worker.wait_idle)
@@ -205,7 +209,7 @@ class InfmllmNode(LifecycleNode):
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop everything."""
         self._unload()
-        self._state = 'finalized'
+        self._enter('finalized')
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -214,8 +218,7 @@ class InfmllmNode(LifecycleNode):
         return SUCCESS
 
     def _on_frame(self, frame: Frame) -> None:
-        self._time.frame(frame)
-        self._worker.offer(frame)
+        self._worker.offer(self._time.frame(frame))
 
     def _forget(self) -> None:
         if self._worker is not None:
@@ -240,6 +243,17 @@ class InfmllmNode(LifecycleNode):
             self._worker = None
         if self._watches is not None:
             self._watches.close()
+        self._tell_state()
+
+    def _enter(self, state: str) -> None:
+        self._state = state
+        self._tell_state()
+
+    def _tell_state(self) -> None:
+        worker = self._worker
+        stats = worker.health().stats if worker else None
+        self._states.tell(self._state, problem=self._error, budget=stats.budget if stats else 0,
+                          watches=self._watches.on if worker else [])
 
     def _wait_for_worker(self, waits: Callable[[float], bool]) -> bool:
         """Wait for the running job; False when it still runs."""
@@ -303,6 +317,9 @@ class InfmllmNode(LifecycleNode):
         """Tell where the path leads, and which of several cameras is meant."""
         return self._desk.preface(question, self._navigation)
 
+    def _ahead(self) -> str:
+        return self._navigation.context() if self._navigation else ''
+
     def bad_image(self, frame: Frame, reason: str) -> None:
         """Report an image that was dropped."""
         camera = self._cameras.get(frame.camera)
@@ -339,6 +356,7 @@ class InfmllmNode(LifecycleNode):
             self._worker.health(), self._settings.policy, self._age_ms))
 
     def _on_diagnostics(self) -> None:
+        self._tell_state()
         health = self._worker.health() if self._worker else None
         self._publish(self._diagnostics, diagnostics.array(
             self.get_clock().now().to_msg(), self.get_fully_qualified_name().lstrip('/'), [

@@ -23,13 +23,25 @@ PERIOD = 10.0  # [s] over which the pace is measured, and in which something cou
 
 
 class Stamps:
-    """Notices that the stamps of frames go back: a bag loops, a simulation starts again."""
+    """
+    Notices that the stamps of frames go back: a bag loops, a simulation starts again.
+
+    All cameras go back together, but not at the same moment: once one has, or the clock, the
+    others may follow, and until they do their frames are late ones, of the lap before.
+
+    Attributes
+    ----------
+    lap : int
+        How often time has gone back.
+    """
 
     def __init__(self) -> None:
         """Start before the first frame."""
-        self._last: dict[str, int] = {}
+        self.lap = 0
+        self._last: dict[str, int] = {}  # [ns] newest stamp, by camera
+        self._behind: dict[str, int] = {}  # [ns] those of cameras that have not followed yet
 
-    def back(self, camera: str, stamp_ns: int, tolerance_s: float) -> float:
+    def take(self, camera: str, stamp_ns: int, tolerance_s: float) -> tuple[int, float]:
         """
         Take the stamp of a camera's next frame.
 
@@ -43,20 +55,28 @@ class Stamps:
 
         Returns
         -------
-        float
-            [s] How far time went back; 0 if it did not.
+        lap : int
+            Which the frame belongs to.
+        back : float
+            [s] How far time went back; 0 if it did not, or that is known already.
         """
         newest = self._last.get(camera, stamp_ns)
-        step = (newest - stamp_ns) / 1e9
-        if step <= tolerance_s:
-            self._last[camera] = max(newest, stamp_ns)
-            return 0.0
-        self._last = {camera: stamp_ns}  # the other cameras go back as well: told once
-        return step
+        back = (newest - stamp_ns) / 1e9
+        if back > tolerance_s:
+            self._last[camera] = stamp_ns
+            if self._behind.pop(camera, None) is not None:
+                return self.lap, 0.0
+            self.turn(camera)
+            return self.lap, back
+        self._last[camera] = max(newest, stamp_ns)
+        if stamp_ns - self._behind.get(camera, stamp_ns) > PERIOD * 1e9:
+            del self._behind[camera]  # it has a time of its own
+        return self.lap - (camera in self._behind), 0.0
 
-    def forget(self) -> None:
-        """Start again: that time went back is known already."""
-        self._last.clear()
+    def turn(self, first: str | None = None) -> None:
+        """Begin a lap, with the first camera of it if one is known: the others may follow."""
+        self.lap += 1
+        self._behind = {camera: stamp for camera, stamp in self._last.items() if camera != first}
 
 
 @dataclass(frozen=True)

@@ -251,8 +251,8 @@ _HEAD = """\
 """
 
 _TAIL = """
-    # Quality of service of the topics, by their full names: history, depth, reliability and,
-    # but for images, durability.
+    # Quality of service of the topics, by their full names: history, depth, reliability and
+    # durability.
     # Images are best effort, depth 1: that matches every camera and keeps none waiting.
     # qos_overrides:
     #   /image:

@@ -21,7 +21,13 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from infmllm_ros.node.diagnostics import OK, status, WARN
-from rclpy.qos import qos_check_compatible, qos_policy_name_from_kind, QoSCompatibility
+from rclpy.qos import (
+    DurabilityPolicy,
+    qos_check_compatible,
+    qos_policy_name_from_kind,
+    QoSCompatibility,
+    QoSProfile,
+)
 from rclpy.qos_overriding_options import QoSOverridingOptions, QoSPolicyKind
 
 try:
@@ -76,14 +82,36 @@ class Endpoints:
                 incompatible_qos=lambda event: self._mismatch(made, 'publisher', event)))
         return made
 
-    def subscription(self, kind: type, topic: str, callback: Any, depth: int) -> Any:
-        """Make a subscription: reliable, unless a parameter says otherwise."""
+    def latched(self, kind: type, topic: str) -> Any:
+        """Make a publisher whose last message awaits those who come late, in any state."""
+        made = with_events(lambda events: self._node.create_publisher(
+            kind, topic, QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
+            qos_overriding_options=overrides(), event_callbacks=events),
+            PublisherEventCallbacks(
+                incompatible_qos=lambda event: self._mismatch(made, 'publisher', event)))
+        return made
+
+    def subscription(self, kind: type, topic: str, callback: Any, qos: int | QoSProfile) -> Any:
+        """Make a subscription: reliable for a depth alone, unless a parameter says otherwise."""
         made = with_events(lambda events: self._node.create_subscription(
-            kind, topic, callback, depth, qos_overriding_options=overrides(),
+            kind, topic, callback, qos, qos_overriding_options=overrides(),
             event_callbacks=events),
             SubscriptionEventCallbacks(
                 incompatible_qos=lambda event: self._mismatch(made, 'subscription', event)))
         return made
+
+    def unsubscribe(self, subscription: Any) -> None:
+        """End a subscription."""
+        self._mismatches.pop(subscription, None)
+        self._node.destroy_subscription(subscription)
+
+    def problem(self, endpoint: Any) -> str:
+        """Say what does not match an endpoint now; empty when all do."""
+        kind, text = self._mismatches.get(endpoint, ('', ''))
+        if text and not self._mismatched(endpoint, kind):
+            del self._mismatches[endpoint]
+            return ''
+        return text
 
     def _mismatch(self, endpoint: Any, kind: str, event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
@@ -97,10 +125,7 @@ class Endpoints:
 
     def status(self) -> DiagnosticStatus:
         """Report the mismatches that are still there."""
-        self._mismatches = {endpoint: (kind, text)
-                            for endpoint, (kind, text) in self._mismatches.items()
-                            if self._mismatched(endpoint, kind)}
-        texts = [text for _, text in self._mismatches.values()]
+        texts = [text for endpoint in list(self._mismatches) if (text := self.problem(endpoint))]
         return status('quality of service', WARN if texts else OK,
                       '; '.join(texts) or 'all endpoints match', mismatches=len(texts))
 

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 import time
 from typing import Any
 
@@ -79,6 +80,7 @@ class Timekeeper:
         self._start = time.monotonic()
         self._rewinds = 0
         self._last = ('', -float('inf'))  # what was said of the last one, and when
+        self._by_stamps = -float('inf')  # [s] when stamps told of one that the clock has not
         self._answer_age = ''
         self._handle = node.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1),
@@ -88,11 +90,14 @@ class Timekeeper:
         """Say how old something is by the node's clock, in seconds."""
         return (self._node.get_clock().now().nanoseconds - stamp_ns) / 1e9
 
-    def frame(self, frame: Frame) -> None:
-        """Look at a frame's stamp, before the frame is handed in."""
-        back = self._stamps.back(frame.camera, frame.stamp_ns, self._value('rewind_tolerance'))
+    def frame(self, frame: Frame) -> Frame:
+        """Look at a frame's stamp, before the frame is handed in; returns it with its lap."""
+        lap, back = self._stamps.take(
+            frame.camera, frame.stamp_ns, self._value('rewind_tolerance'))
         if back:
+            self._by_stamps = time.monotonic()
             self._rewound(back, 'the stamps of the images')
+        return replace(frame, lap=lap)
 
     def answered(self, age: float) -> None:
         """Note how old the newest frame was that an answer saw, in seconds."""
@@ -103,8 +108,12 @@ class Timekeeper:
 
     def _on_jump(self, jump: TimeJump) -> None:
         back = -jump.delta.nanoseconds / 1e9
-        if back > self._value('rewind_tolerance'):
-            self._stamps.forget()  # they go back as well: told once
+        if back <= self._value('rewind_tolerance'):
+            return
+        known = time.monotonic() - self._by_stamps < PERIOD  # an image was here first: told once
+        self._by_stamps = -float('inf')
+        if not known:
+            self._stamps.turn()
             self._rewound(back, 'the clock')
 
     def _rewound(self, back: float, what: str) -> None:

@@ -57,6 +57,8 @@ class Watches:
         The node's parameters; `watches` names the file, if there is one.
     publish : callable
         Takes a publisher and a message.
+    ahead : callable, optional
+        Writes the navigation context of the moment; may be empty.
 
     Raises
     ------
@@ -64,11 +66,12 @@ class Watches:
         The file, or one of its watches, is wrong.
     """
 
-    def __init__(self, node: Any, settings: Settings, publish: Callable[[Any, Any], None]):
+    def __init__(self, node: Any, settings: Settings, publish: Callable[[Any, Any], None],
+                 ahead: Callable[[], str] = str):
         """Read the file and make the topics."""
         watches = open_watches(settings)
         self.enabled = True
-        self._node, self._publish = node, publish
+        self._node, self._publish, self._ahead = node, publish, ahead
         self._schedule = Schedule(watches)
         self._detectors = {watch.name: ChangeDetector(
             watch.threshold, watch.hysteresis, watch.hold) for watch in watches}
@@ -78,6 +81,11 @@ class Watches:
         self._answers = 0
         self._problems: dict[str, str] = {}  # of the last answer, by watch
         self._skipped = (0, -inf)  # how many in all, and when that last grew [s]
+
+    @property
+    def on(self) -> list[str]:
+        """Names of those that are asked."""
+        return list(self._detectors) if self.enabled else []
 
     def close(self) -> None:
         """Take the topics away."""
@@ -118,7 +126,8 @@ class Watches:
         """
         for turn in self._schedule.turns:
             try:
-                self._ask(session, turn.watch, max_tokens=1)
+                self._ask(session, turn.watch, about_camera(self._node, turn.watch.camera),
+                          max_tokens=1)
             except EngineError as error:
                 raise ParameterError(f'watch {turn.watch.name}: {error}') from None
             session.reset()
@@ -157,10 +166,12 @@ class Watches:
         seen, again = show(watch.camera)
         if seen is None:  # forgotten
             return
-        question = Question(watch.question, watch.name, watch.choices, camera=watch.camera,
-                            context=about_camera(self._node, watch.camera), seen=seen)
+        ahead = self._ahead() if watch.navigation else ''
+        question = Question(
+            watch.question, watch.name, watch.choices, camera=watch.camera,
+            context=ahead + about_camera(self._node, watch.camera), seen=seen)
         try:
-            answer = self._ask(session, watch, frame=again)
+            answer = self._ask(session, watch, question.context, frame=again)
             outcome = Outcome(Status.OK, answer.problem or '', answer)
         except Exception as error:
             outcome = Outcome(Status.FAILED, f'{type(error).__name__}: {error}')
@@ -175,9 +186,10 @@ class Watches:
             if change is not None:
                 self._publish(self._events, event_message(watch, question, change, answer))
 
-    def _ask(self, session: StreamingSession, watch: Watch, **options: Any) -> EngineAnswer:
+    def _ask(self, session: StreamingSession, watch: Watch, context: str,
+             **options: Any) -> EngineAnswer:
         return session.answer(
-            about_camera(self._node, watch.camera) + watch.question,
+            context + watch.question,
             **{'choices': watch.choices or None, 'schema': watch.schema, 'remember': False,
                'max_tokens': watch.max_tokens or None, **options})
 
@@ -233,6 +245,10 @@ def open_watches(settings: Settings) -> tuple[Watch, ...]:
                 f'watch {watch.name}: camera is {watch.camera!r}, but the cameras are '
                 f'{", ".join(map(repr, settings.cameras))}: name one of them, or leave it out for '
                 'any')
+        if watch.navigation and not settings.nav_fields['enabled']:
+            raise ParameterError(
+                f'watch {watch.name}: navigation is true, but nav.enabled is false: set that to '
+                'true, or leave navigation out')
     return watches
 
 

@@ -58,6 +58,8 @@ class Watch:
         [frames] From one time that it is asked to the next; 0 = by `period`.
     camera : str
         The camera whose frames it waits for; empty = any.
+    navigation : bool
+        Whether what lies ahead on the path is put before the question.
     threshold, hysteresis, hold
         When a choice counts as changed: see `ChangeDetector`.
 
@@ -75,6 +77,7 @@ class Watch:
     period: float = 0.0
     every: int = 0
     camera: str = ''
+    navigation: bool = False
     threshold: float = 0.5
     hysteresis: float = 0.0
     hold: int = 1
@@ -138,7 +141,8 @@ def wrong(name: Any, key: str, value: Any, problem: str) -> WatchError:
 
 
 _FIELDS = {f.name: f for f in fields(Watch)}
-_KINDS = {'str': (str,), 'int': (int,), 'float': (int, float), 'tuple[str, ...]': (list,)}
+_KINDS = {'bool': (bool,), 'str': (str,), 'int': (int,), 'float': (int, float),
+          'tuple[str, ...]': (list,)}
 
 
 def read_watches(path: str | Path) -> tuple[Watch, ...]:
@@ -216,7 +220,7 @@ def _value(name: Any, key: str, value: Any) -> Any:
     if key == 'schema' and isinstance(value, dict):
         return json.dumps(value)
     kind = str(_FIELDS[key].type)
-    if isinstance(value, bool) or not isinstance(value, _KINDS[kind]):
+    if isinstance(value, bool) != (kind == 'bool') or not isinstance(value, _KINDS[kind]):
         raise wrong(name, key, value, f'{_kind(value)}, but must be {_WANTED[kind]}')
     if kind.startswith('tuple'):
         for choice in value:
@@ -226,7 +230,8 @@ def _value(name: Any, key: str, value: Any) -> Any:
     return {'float': float, 'tuple[str, ...]': tuple}.get(kind, lambda same: same)(value)
 
 
-_WANTED = {'str': 'text: put it in quotes', 'int': 'a whole number: write it without a point',
+_WANTED = {'bool': 'true or false: write it without quotes', 'str': 'text: put it in quotes',
+           'int': 'a whole number: write it without a point',
            'float': 'a number: write it without quotes',
            'tuple[str, ...]': "a list of texts: write ['one', 'other']"}
 

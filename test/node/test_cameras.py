@@ -21,7 +21,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from infmllm_ros.node.cameras import Camera, Cameras, Tally
 from infmllm_ros.node.gate import change, Gate, thumbnail
-from infmllm_ros.node.loading import open_session
 from infmllm_ros.node.mailbox import Frame
 from infmllm_ros.node.parameters import (
     camera_options,
@@ -36,7 +35,6 @@ from infmllm_ros.node.questions import Status
 from infmllm_ros.node.worker import Worker
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 from test_parameters import Node
 from test_worker import ask, Listener, Session, TIMEOUT, Watches
 
@@ -209,6 +207,20 @@ def test_a_frame_shown_again_stays_with_a_question_that_stays(worker, session, l
     assert worker.health().newest.camera == 'left'
 
 
+def test_after_time_went_back_the_newest_frame_is_of_the_new_time(worker, listener):
+    # the left camera stops when the bag begins anew, and its stamps are larger
+    frames = [Frame('old', 900, camera='left'), Frame('new', 100, camera='front', lap=1)]
+    for frame in frames:
+        worker.offer(frame)
+        listener.wait(lambda frame=frame: frame.message in listener.seen)
+    late = Frame('late', 901, camera='left')  # sent before, came after
+    worker.offer(late)
+    listener.wait(lambda: 'late' in listener.seen)
+    seen = [listener.outcome(question) and question.seen
+            for question in (ask(worker), ask(worker, camera='left'))]
+    assert seen == [frames[1], late]
+
+
 def test_a_question_looks_at_the_waiting_frame_of_its_camera_alone(worker, session, listener):
     for camera in worker.cameras:
         camera.rate = 1e-6  # no frame is due after the first
@@ -222,51 +234,6 @@ def test_a_question_looks_at_the_waiting_frame_of_its_camera_alone(worker, sessi
     everywhere = ask(worker)
     assert listener.outcome(everywhere).status == Status.OK
     assert (everywhere.seen.stamp_ns, listener.seen) == (4, [1, 2, 4, 3])
-
-
-def test_a_question_or_watch_about_one_camera_leaves_the_memory_bit_for_bit(
-        listener, tiny, tmp_path):
-    def saved():
-        worker.use('save', lambda session: session.save(tmp_path / 'memory')).result(TIMEOUT)
-        return {name: tensor.tobytes() for name, tensor in load_file(tmp_path / 'memory').items()}
-
-    settings = snapshot(Node(model=tiny, cameras=['front', 'left'], budget_tokens=160,
-                             max_question_tokens=32, max_answer_tokens=4, chunk_tokens=32))
-    worker = Worker(listener, cameras=settings.cameras)
-    worker.load(lambda: open_session(settings, print)).result(TIMEOUT)
-    worker.resume()
-    for stamp, camera in enumerate(('left', 'front') * 6):
-        show(worker, listener, camera, stamp, 20 * stamp)
-    before = saved()
-    about = [ask(worker, camera=camera, settings={'remember': False})
-             for camera in ('left', 'front')]
-    assert [listener.outcome(one).status for one in about] == [Status.OK] * 2
-    seen = {one.camera: {(e.camera, e.stamp_ns): e.weight
-                         for e in listener.outcome(one).answer.evidence} for one in about}
-    assert seen['left']['left', 10] > seen['front']['left', 10]  # it was shown once more
-    assert saved() == before
-    watches = worker._watches = Once()
-    show(worker, listener, 'front', 12, 9)
-    listener.wait(lambda: watches.answers or listener.news.wait(0.01))
-    assert ('left', 10) in [(e.camera, e.stamp_ns) for e in watches.answers[0].evidence]
-    assert saved() != before  # a frame came
-    assert worker._session.frames_seen == 13
-    assert not listener.failures
-    assert worker.stop(TIMEOUT)
-
-
-class Once:
-    """One watch of the left camera, asked of a real session."""
-
-    def __init__(self):
-        self.answers = []
-
-    def due_in(self):
-        return float('inf') if self.answers else 0.0
-
-    def run(self, session, show):
-        seen, again = show('left')
-        self.answers.append(session.answer('what?', remember=False, frame=again))
 
 
 def test_a_watch_looks_at_the_newest_frame_of_its_camera(worker, session, listener):

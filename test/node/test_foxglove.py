@@ -25,9 +25,17 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 pytest.importorskip('infmllm_msgs', reason='needs the interface package infmllm_msgs')
 from infmllm_ros.node.camera import CameraInput  # noqa: E402, I100
 from infmllm_ros.node.node import InfmllmNode  # noqa: E402
+from infmllm_ros.node.parameters import Settings  # noqa: E402
+from infmllm_ros.node.qos import Endpoints  # noqa: E402
+from infmllm_ros.node.watches import Watches  # noqa: E402
+from infmllm_ros.watches import read_watches  # noqa: E402
 import rclpy  # noqa: E402
 from ros_robot import wait_for  # noqa: E402
 
+WATCHES = Path(__file__).parents[2] / 'config' / 'watches.yaml'
+PAGE = (Path(__file__).parents[2] / 'docs' / 'seeing.md').read_text()
+# a path of Foxglove: topic, perhaps a filter of messages, fields
+PATH = re.compile(r'(/\w+)(?:{(\w+)=="(\w+)"})?((?:\.\w+)*)')
 LAYOUT = json.loads((Path(__file__).parents[2] / 'config' / 'foxglove.json').read_text())
 PANELS = LAYOUT['configById']
 
@@ -51,10 +59,13 @@ def shown():
             'Publish': lambda p: [p['topicName']],
             'DiagnosticSummary': lambda p: [p['topicToRender']],
             'Plot': lambda p: [path['value'] for path in p['paths'] if path['enabled']],
+            'StateTransitions': lambda p: [path['value'] for path in p['paths']],
         }[kind](panel)
         for path in paths:
-            topic, *fields = path.split('.')
-            yield kind, topic, fields
+            topic, filtered, value, fields = PATH.fullmatch(path).groups()
+            yield kind, topic, [*([filtered] if filtered else []), *fields.split('.')[1:]]
+            if topic == '/watch_event':
+                assert filtered == 'name' and value in {w.name for w in read_watches(WATCHES)}
 
 
 @pytest.fixture(scope='module')
@@ -64,7 +75,9 @@ def topics(domain):
     rclpy.init(context=context, domain_id=domain)
     node = InfmllmNode(context=context)
     try:
-        CameraInput(node, '', 'image', 'raw', print)  # it subscribes when it activates
+        # what it makes when it configures, and when it activates
+        Watches(node, Settings(watches=str(WATCHES)), print)
+        CameraInput(node, Endpoints(node), '', 'image', 'raw', print)
 
         def graph(names):
             return {name: types[0] for name, types in names(node.get_name(), '/')}
@@ -91,14 +104,29 @@ def test_every_topic_and_field_is_the_nodes(topics):
     for kind, topic, fields in shown():
         of = heard if kind == 'Publish' or topic == '/image' else published
         assert topic in of, f'{kind} shows {topic}'
-        package, _, name = of[topic].split('/')
-        message = getattr(importlib.import_module(f'{package}.msg'), name)
         for field in fields:
-            assert field in message.get_fields_and_field_types(), f'{topic} has no {field}'
+            assert field in fields_of(of[topic]), f'{topic} has no {field}'
         if kind == 'Image':
-            assert name in ('Image', 'CompressedImage')
-    assert {'/memory_image', '/evidence_image', '/cache_stats', '/diagnostics', '/image'} <= {
-        topic for _, topic, _ in shown()}
+            assert of[topic] in ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
+    assert {'/memory_image', '/evidence_image', '/cache_stats', '/diagnostics', '/image', '/state',
+            '/watch_event'} <= {topic for _, topic, _ in shown()}
+
+
+def fields_of(kind):
+    """Name the fields of a message type."""
+    package, _, name = kind.split('/')
+    return getattr(importlib.import_module(f'{package}.msg'), name).get_fields_and_field_types()
+
+
+def test_every_topic_of_the_recipe_for_rqt_and_rviz_is_the_nodes(topics):
+    recipe = PAGE.partition('## rqt and RViz')[2]
+    paths = re.findall(r'[ `](/\w+(?:/\w+)*)', recipe)
+    assert {'/memory_image', '/cache_stats/tokens', '/state', '/evidence_image'} <= set(paths)
+    for path in set(paths) - {'/compressed'}:  # what such a topic ends with
+        topic, *fields = path[1:].split('/')
+        kind = topics[0][f'/{topic}']
+        for field in fields:
+            assert field in fields_of(kind), f'/{topic} has no {field}'
 
 
 def test_what_it_publishes_is_a_question(topics):

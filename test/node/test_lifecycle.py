@@ -18,7 +18,9 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 pytest.importorskip('infmllm_msgs', reason='needs the interface package infmllm_msgs')
-from ros_robot import wait_for  # noqa: E402
+from infmllm_msgs.msg import NodeState  # noqa: E402, I100
+from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
+from ros_robot import ns, wait_for  # noqa: E402
 
 SMALL = {'budget_tokens': 256, 'max_question_tokens': 96, 'max_answer_tokens': 3000,
          'stats_period': 0.05}
@@ -111,6 +113,38 @@ def test_the_round_trip_and_what_each_state_allows(unconfigured, robot):
     assert answer.status == answer.NO_FRAME
     robot.show()
     assert robot.got['cache_stats'][-1].budget == 300
+
+
+def latest(robot):
+    """Come late, and be told the state."""
+    got = []
+    late = robot.node.create_subscription(NodeState, 'state', got.append, QoSProfile(
+        depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+    wait_for(lambda: got, 'the state')
+    robot.node.destroy_subscription(late)
+    return got[-1]
+
+
+def test_who_comes_late_is_told_the_state_and_what_runs(unconfigured, robot, tiny):
+    before = latest(robot)
+    assert (before.state, before.budget, before.problem) == (NodeState.UNCONFIGURED, 0, '')
+    assert robot.set_parameter('budget_tokens', 3).successful
+    assert not robot.change('configure')
+    refused = latest(robot)
+    assert refused.state == NodeState.UNCONFIGURED
+    assert 'smallest budget that works' in refused.problem
+    assert robot.set_parameter('budget_tokens', 300).successful
+    assert robot.change('configure')
+    assert latest(robot).state == NodeState.INACTIVE
+    assert robot.change('activate')
+    now = latest(robot)
+    assert (now.state, now.problem, now.model, now.policy) == (
+        NodeState.ACTIVE, '', tiny, 'saddle')
+    assert (now.budget, now.cameras, now.watches) == (300, [''], [])
+    assert ns(now.stamp) > ns(before.stamp) > 0
+    assert robot.set_parameter('budget_tokens', 280).successful
+    wait_for(lambda: latest(robot).budget == 280, 'the new budget')
+    assert latest(robot).stamp == latest(robot).stamp  # nothing has changed, nothing is sent
 
 
 def test_deactivate_ends_the_running_answer(unconfigured, robot):

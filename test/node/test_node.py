@@ -305,11 +305,13 @@ def test_compressed_images_an_incompatible_camera_and_a_clock_that_never_starts(
     robot.node.create_subscription(CacheStats, 'other_stats', got.append, 10)
     best_effort = robot.node.create_publisher(
         CompressedImage, topic, QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
-    assert topic in node.wait_for_log('offers no compatible reliability')
+    assert topic in node.wait_for_log('does not match the reliability')
     status = robot.diagnostic('image input', lambda s: 'reliability' in s.message, 'other')
     assert status.level == b'\x02'
-    assert 'qos_overrides' in status.message
+    assert f'qos_overrides.{topic}.subscription.reliability' in status.message
+    robot.diagnostic('quality of service', lambda s: topic in s.message, 'other')
     robot.node.destroy_publisher(best_effort)
+    robot.diagnostic('quality of service', lambda s: s.level == b'\x00', 'other')
 
     publisher = robot.node.create_publisher(CompressedImage, topic, 1)
     wait_for(publisher.get_subscription_count, 'the node subscribes')
@@ -321,5 +323,5 @@ def test_compressed_images_an_incompatible_camera_and_a_clock_that_never_starts(
     wait_for(lambda: got and got[-1].frames_seen == 1, 'the frame is seen')
     assert got[-1].header.stamp.sec == 77
     assert got[-1].images_bad == 0
-    assert len(node.lines('no compatible reliability')) == 1
+    assert len(node.lines('does not match the reliability')) == 1
     assert node.stop() == 0

@@ -20,27 +20,46 @@ import pytest
 S = 10**9
 
 
+def laps(stamps, *frames):
+    """Take frames of (camera, seconds); the lap of each, and how far it went back."""
+    return [stamps.take(camera, int(second * S), 1.0) for camera, second in frames]
+
+
 def test_time_that_goes_back_is_told_once_for_all_cameras():
     stamps = Stamps()
-    assert [stamps.back(camera, stamp * S, 1.0) for camera, stamp in [
-        ('left', 10), ('right', 40), ('left', 11), ('right', 41)]] == [0, 0, 0, 0]
-    assert stamps.back('left', 3 * S, 1.0) == 8
-    assert stamps.back('right', 32 * S, 1.0) == 0
-    assert stamps.back('right', 31.5 * S, 1.0) == 0
-    assert stamps.back('right', 30 * S, 1.0) == 2
+    assert laps(stamps, ('left', 10), ('right', 40), ('left', 11), ('right', 41)) == [(0, 0)] * 4
+    assert laps(stamps, ('left', 3), ('right', 32), ('right', 31.5)) == [(1, 8), (1, 0), (1, 0)]
+    assert laps(stamps, ('right', 30)) == [(2, 2)]
+
+
+def test_a_late_frame_of_another_camera_belongs_to_the_lap_before_and_tells_nothing():
+    stamps = Stamps()
+    laps(stamps, ('left', 10), ('right', 40))
+    assert laps(stamps, ('left', 3)) == [(1, 7)]
+    assert laps(stamps, ('right', 41), ('left', 4), ('right', 40.5)) == [(0, 0), (1, 0), (0, 0)]
+    assert laps(stamps, ('right', 33), ('right', 34), ('left', 5)) == [(1, 0)] * 3
+    assert laps(stamps, ('right', 20)) == [(2, 14)], 'the next time is told again'
+    assert laps(stamps, ('left', 1)) == [(2, 0)]
+
+
+def test_a_camera_with_a_time_of_its_own_is_late_for_a_while_only():
+    stamps = Stamps()
+    laps(stamps, ('left', 10), ('right', 40), ('left', 1))
+    assert laps(stamps, ('right', 45), ('right', 40.5 + PERIOD)) == [(0, 0), (1, 0)]
+    assert laps(stamps, ('right', 5)) == [(2, 45.5)]
 
 
 def test_disorder_does_not_add_up_and_is_measured_from_the_newest():
     stamps = Stamps()
-    assert [stamps.back('', int(t * S), 1.0) for t in (10, 9.5, 9.2, 10, 9)] == [0] * 5
-    assert stamps.back('', int(8.9 * S), 1.0) == pytest.approx(1.1)
+    assert laps(stamps, *(('', t) for t in (10, 9.5, 9.2, 10, 9))) == [(0, 0)] * 5
+    assert laps(stamps, ('', 8.9)) == [(1, pytest.approx(1.1))]
 
 
-def test_what_is_known_already_is_not_told_again():
+def test_what_the_clock_told_is_not_told_again_not_even_after_a_late_frame():
     stamps = Stamps()
-    stamps.back('', 100 * S, 1.0)
-    stamps.forget()
-    assert stamps.back('', 5 * S, 1.0) == 0
+    laps(stamps, ('', 100))
+    stamps.turn()
+    assert laps(stamps, ('', 100.5), ('', 5), ('', 6)) == [(0, 0), (1, 0), (1, 0)]
 
 
 def measured(seconds, came, dropped, most=0.0):

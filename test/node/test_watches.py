@@ -213,9 +213,9 @@ class Node:
         now = SimpleNamespace(nanoseconds=int(self.seconds * 1e9))
         return SimpleNamespace(now=lambda: now)
 
-    def watches(self, **settings):
+    def watches(self, *ahead, **settings):
         return Watches(self, Settings(**{'watches': str(FILE), **settings}),
-                       lambda *sent: self.sent.append(sent))
+                       lambda *sent: self.sent.append(sent), *ahead)
 
 
 @pytest.mark.parametrize(('policy', 'fields'), [
@@ -258,21 +258,42 @@ def test_a_watch_of_a_camera_asks_about_that_camera(tmp_path):
               for camera, stamp in (('front', 9), ('left', 7))}
     asked = []
 
-    def answer(question, **_):
-        asked.append(question)
+    def answer(question, frame, **_):
+        asked.append((question, frame))
         return EngineAnswer('here', 'stop', 1, 0.1, 0.1, 8, '')
 
     watches.observed(frames['front'])
     assert watches.due_in() > 0
     watches.observed(frames['left'])
-    watches.run(SimpleNamespace(answer=answer), lambda camera: None)  # forgotten meanwhile
+    watches.run(SimpleNamespace(answer=answer), lambda camera: (None, None))  # forgotten meanwhile
     assert not asked and not node.sent
     watches.observed(frames['left'])
-    watches.run(SimpleNamespace(answer=answer), frames.get)
-    assert asked == ['On the left: Where?']
+    again = ('pixels', 7, 'left')
+    watches.run(SimpleNamespace(answer=answer), lambda camera: (frames[camera], again))
+    assert asked == [('On the left: Where?', again)]
     [(_, message)] = node.sent
     assert (message.camera, ns(message.header.stamp)) == ('left', 7)
     assert (message.question, message.context) == ('Where?', 'On the left: ')
+
+
+def test_a_watch_is_told_what_lies_ahead_if_it_wants_to_know(tmp_path):
+    file = tmp_path / 'watches.yaml'
+    file.write_text("- {name: a, question: 'Clear?', every: 1, navigation: true}\n"
+                    "- {name: b, question: 'Clear?', every: 1}")
+    with pytest.raises(ParameterError, match='watch a: navigation is true, but nav.enabled'):
+        Node().watches(watches=str(file), nav_fields={'enabled': False})
+    node, asked, moments = Node(), [], iter(['Turn left. ', 'Go straight. '])
+    watches = node.watches(
+        lambda: next(moments), watches=str(file), nav_fields={'enabled': True})
+    said = EngineAnswer('yes', 'stop', 1, 0.1, 0.1, 8, '')
+    session = SimpleNamespace(answer=lambda question, **_: asked.append(question) or said)
+    for stamp in (7, 8):
+        watches.observed(Frame(None, stamp))
+        for _ in range(2):
+            watches.run(session, lambda _, s=stamp: (Frame(None, s), None))
+    assert sorted(asked) == ['Clear?', 'Clear?', 'Go straight. Clear?', 'Turn left. Clear?']
+    told = {(topic, message.context) for topic, message in node.sent}
+    assert told == {('watch/a', 'Turn left. '), ('watch/a', 'Go straight. '), ('watch/b', '')}
 
 
 def test_a_watch_that_fails_or_comes_late_is_in_the_diagnostics():
@@ -287,7 +308,7 @@ def test_a_watch_that_fails_or_comes_late_is_in_the_diagnostics():
         raise RuntimeError('out of memory')
 
     with pytest.raises(RuntimeError):
-        watches.run(SimpleNamespace(answer=fail), lambda _: Frame(None, 7))
+        watches.run(SimpleNamespace(answer=fail), lambda _: (Frame(None, 7), None))
     [(topic, answer)] = node.sent
     assert (topic, answer.status) == ('watch/traffic_light', Answer.FAILED)
     assert 'out of memory' in answer.message and ns(answer.header.stamp) == 7
@@ -298,7 +319,7 @@ def test_a_watch_that_fails_or_comes_late_is_in_the_diagnostics():
     watches.observed(Frame(None, 8))
     node.seconds += LIGHT.period
     said = EngineAnswer('red', 'choice', 1, 0.1, 0.1, 8, '', 0, (.7, .1, .1, .1))
-    watches.run(SimpleNamespace(answer=lambda *_, **__: said), lambda _: Frame(None, 8))
+    watches.run(SimpleNamespace(answer=lambda *_, **__: said), lambda _: (Frame(None, 8), None))
     topic, event = node.sent[-1]
     assert (topic, event.previous, event.text, ns(event.header.stamp)) == (
         'watch_event', -1, 'red', 8)
