@@ -12,15 +12,18 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The launch file: its arguments everywhere, what it starts where launch is installed."""
+"""The launch files: their arguments everywhere, what they start where launch is installed."""
 
 import ast
 import importlib.util
 from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 
 FILE = Path(__file__).parents[2] / 'launch' / 'infmllm.launch.py'
+REPLAY = FILE.with_name('replay.launch.py')
 NAMES = ['namespace', 'params_file', 'model', 'image_topic', 'path_topic', 'odom_topic', 'watches',
          'device', 'autostart', 'use_sim_time', 'log_level']
 
@@ -30,12 +33,36 @@ def calls(tree, name):
             if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == name]
 
 
-def test_every_argument_is_declared_with_a_default_and_a_description():
-    declared = calls(ast.parse(FILE.read_text()), 'DeclareLaunchArgument')
-    assert [call.args[0].value for call in declared] == NAMES
+@pytest.mark.parametrize(('file', 'names'), [
+    (FILE, NAMES), (REPLAY, ['input', 'bag_topic', 'rate', 'compressed', 'stamps'])])
+def test_every_argument_is_declared_with_a_default_and_a_description(file, names):
+    declared = calls(ast.parse(file.read_text()), 'DeclareLaunchArgument')
+    assert [call.args[0].value for call in declared] == names
     for call in declared:
-        keywords = {k.arg for k in call.keywords}
-        assert {'default_value', 'description'} <= keywords
+        given = {k.arg: k.value for k in call.keywords}
+        assert {'default_value', 'description'} <= set(given)
+        if 'choices' in given:
+            assert given['default_value'].value in ast.literal_eval(given['choices'])
+
+
+def test_the_replay_includes_the_node_and_calls_the_player_as_it_is():
+    tree, text = ast.parse(REPLAY.read_text()), REPLAY.read_text()
+    assert calls(tree, 'IncludeLaunchDescription') and FILE.name in text
+    [module] = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)
+                and str(node.value).startswith('infmllm_ros.')}
+    flags = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)
+             and str(node.value).startswith('--')} - {'--ros-args'}
+    assert {'--rate', '--stamps', '--topic', '--bag-topic', '--compressed'} <= flags
+    usage = subprocess.run([sys.executable, '-m', module, '--help'], capture_output=True,
+                           text=True, timeout=60).stdout
+    for flag in flags:
+        assert f' {flag}' in usage or f'[{flag}' in usage, f'{module} has no {flag}'
+    # what it reads is declared here, or by the file that it includes
+    read = {node.slice.value for node in ast.walk(tree) if isinstance(node, ast.Subscript)
+            and isinstance(node.slice, ast.Constant)}
+    declared = {call.args[0].value for file in (FILE, REPLAY)
+                for call in calls(ast.parse(file.read_text()), 'DeclareLaunchArgument')}
+    assert {'rate', 'image_topic', 'namespace'} <= read <= declared
 
 
 def test_every_parameter_that_it_sets_exists():
@@ -47,10 +74,10 @@ def test_the_default_params_file_is_where_the_launch_file_looks():
     assert (FILE.parent.parent / 'config' / 'infmllm.yaml').is_file()
 
 
-def load():
+def load(file=FILE):
     pytest.importorskip('launch.actions', reason='needs launch, which a ROS 2 distribution brings')
     pytest.importorskip('launch_ros', reason='needs launch_ros')
-    spec = importlib.util.spec_from_file_location('infmllm_launch', FILE)
+    spec = importlib.util.spec_from_file_location('infmllm_launch', file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -76,3 +103,15 @@ def test_a_missing_params_file_gives_one_clear_line():
     with pytest.raises(FileNotFoundError, match='/no/such.yaml.*does not exist') as error:
         module.start(context(module, params_file='/no/such.yaml'))
     assert '\n' not in str(error.value)
+
+
+def test_the_replay_starts_the_player_with_what_is_given():
+    module = load(REPLAY)
+    node = context(load())
+    for argument in module.ARGUMENTS:
+        argument.execute(node)
+    node.launch_configurations.update(input='/a.mp4', compressed='true', namespace='/robot/')
+    [process] = module.play(node)
+    words = [''.join(part.perform(node) for part in word) for word in process.cmd]
+    assert words[-4:] == ['--compressed', '--ros-args', '-r', '__ns:=/robot']
+    assert '/a.mp4' in words

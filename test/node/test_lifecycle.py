@@ -127,7 +127,7 @@ def latest(robot):
 
 def test_who_comes_late_is_told_the_state_and_what_runs(unconfigured, robot, tiny):
     before = latest(robot)
-    assert (before.state, before.budget, before.problem) == (NodeState.UNCONFIGURED, 0, '')
+    assert (before.state, before.budget) == (NodeState.UNCONFIGURED, 0)
     assert robot.set_parameter('budget_tokens', 3).successful
     assert not robot.change('configure')
     refused = latest(robot)

@@ -290,6 +290,35 @@ def test_a_transform_is_the_pose_of_one_frame_in_the_other(monkeypatch, stamp):
     assert tf.closed
 
 
+def test_the_real_tf2_gives_the_pose_of_one_frame_in_the_other(domain):
+    tf2_ros = pytest.importorskip('tf2_ros', reason='needs tf2_ros, which a distribution brings')
+    context = Context()
+    rclpy.init(context=context, domain_id=domain)
+    try:
+        node = rclpy.create_node('tf_user', namespace='test_tf', context=context)
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+        frames = navigation.Frames(node, 2.0)
+        with pytest.raises(Unusable, match='no way'):
+            frames.pose('map', 'odom', 0)
+        known = Tf(0).found
+        known.header.frame_id, known.child_frame_id = 'map', 'odom'
+        tf2_ros.StaticTransformBroadcaster(node).sendTransform(known)
+
+        def found():
+            executor.spin_once(timeout_sec=0.05)
+            try:
+                return frames.pose('map', 'odom', 0)
+            except Unusable:
+                return None
+
+        pose = wait_for(found, 'the transform')
+        assert (pose.x, pose.y, pose.yaw) == pytest.approx((10, 5, math.pi / 2))
+        frames.close()
+    finally:
+        rclpy.shutdown(context=context)
+
+
 @pytest.mark.parametrize(('tf', 'what', 'named'), [
     (Tf(90), 'stale transform', '10.0 s old, the most is 2.0'),
     (Tf(99, 'two unconnected\ntrees'), 'other frame', '(two unconnected trees)'),
