@@ -112,7 +112,7 @@ class Crew:
         self._desk = Desk(stage, ends, self._time, self, self._publish, lambda _: self.worker)
         self._stats = ends.publisher(CacheStats, 'cache_stats', 10)
         self._memory = Memory(stage, ends, lambda: self.worker, stage.clock)
-        self._watches = Watches(stage, self.settings, self._publish)
+        self._watches = Watches(stage, self.settings, self._publish, self._ahead)
         settings = self._watches.guide(self.settings)
         self.worker = Worker(
             self, cameras=settings.cameras, watches=self._watches, thread=False,
@@ -169,8 +169,7 @@ class Crew:
 
     def offer(self, frame: Frame) -> None:
         """Hand in a frame; it waits if the rate of its camera says so."""
-        self._time.frame(frame)
-        self.worker.offer(frame)
+        self.worker.offer(self._time.frame(frame))
         self._work()
 
     def ask(self, query: Query) -> None:
@@ -237,6 +236,9 @@ class Crew:
             self._watches.observed(frame)
             self._news = True
             self._audience.seen(frame, session)
+
+    def _ahead(self) -> str:
+        return self._navigation.context() if self._navigation else ''
 
     def preface(self, question: Question) -> str:
         """Tell where the path leads, and which of several cameras is meant."""
