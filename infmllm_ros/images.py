@@ -73,7 +73,7 @@ class ImageError(ValueError):
     """An image message that cannot be decoded; one line: the value, the limit, the remedy."""
 
 
-def decode(msg: Any, converter: str | None = None) -> np.ndarray:
+def decode(msg: Any, converter: str | None = None, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """
     Return the pixels of an image message.
 
@@ -83,6 +83,8 @@ def decode(msg: Any, converter: str | None = None) -> np.ndarray:
         ``sensor_msgs/Image`` or ``sensor_msgs/CompressedImage``, or anything with their fields.
     converter : str, optional
         ``'cv_bridge'``, ``'opencv'`` or ``'numpy'``; by default the first of them that works here.
+    max_pixels : int
+        A larger image is refused before anything is allocated for it; at most ``MAX_PIXELS``.
 
     Returns
     -------
@@ -93,25 +95,25 @@ def decode(msg: Any, converter: str | None = None) -> np.ndarray:
     Raises
     ------
     ImageError
-        Unsupported encoding or format, a size of zero or beyond ``MAX_PIXELS``, a ``step`` or data
+        Unsupported encoding or format, a size of zero or beyond ``max_pixels``, a ``step`` or data
         too small for the size, bytes that are no image.
 
     """
     if hasattr(msg, 'encoding'):
-        rgb = _decode_raw(msg, converter)
+        rgb = _decode_raw(msg, converter, max_pixels)
     else:
-        rgb = _decode_compressed(msg)
+        rgb = _decode_compressed(msg, max_pixels)
     return np.require(rgb, np.uint8, ['C_CONTIGUOUS', 'WRITEABLE'])
 
 
-def _decode_raw(msg: Any, converter: str | None) -> np.ndarray:
+def _decode_raw(msg: Any, converter: str | None, max_pixels: int) -> np.ndarray:
     """Return uint8 RGB ``[h, w, 3]`` of a raw image."""
     try:
         name, size, channels = _ENCODINGS[msg.encoding]
     except KeyError:
         raise ImageError(f"unsupported image encoding '{msg.encoding}': publish one of "
                          + ', '.join(ENCODINGS)) from None
-    _check_size(msg.width, msg.height)
+    _check_size(msg.width, msg.height, max_pixels)
     if channels == 2 and msg.width % 2:
         raise ImageError(f'{msg.encoding} image is {msg.width} pixels wide: two pixels share a '
                          'colour, so publish an even width')
@@ -127,11 +129,11 @@ def _decode_raw(msg: Any, converter: str | None) -> np.ndarray:
     return convert(pixels, name)
 
 
-def _check_size(width: int, height: int) -> None:
+def _check_size(width: int, height: int, most: int) -> None:
     if width < 1 or height < 1:
         raise ImageError(f'image of {width} x {height} pixels: publish at least 1 x 1')
-    if width * height > MAX_PIXELS:
-        raise ImageError(f'image of {width} x {height} pixels is over the limit of {MAX_PIXELS}: '
+    if width * height > most:
+        raise ImageError(f'image of {width} x {height} pixels is over the limit of {most}: '
                          'publish a smaller one, or correct its width and height')
 
 
@@ -153,7 +155,7 @@ def _pixels(msg: Any, size: int, channels: int) -> np.ndarray:
     return pixels.reshape(msg.height, msg.width, channels)
 
 
-def _decode_compressed(msg: Any) -> np.ndarray:
+def _decode_compressed(msg: Any, max_pixels: int) -> np.ndarray:
     """Return uint8 RGB ``[h, w, 3]`` of a jpeg or png; the data says which it is."""
     data = bytes(msg.data)
     what = f"compressed image of format '{msg.format}' ({len(data)} bytes)"
@@ -162,7 +164,7 @@ def _decode_compressed(msg: Any) -> np.ndarray:
                          + ', '.join(FORMATS))
     try:
         image = PillowImage.open(io.BytesIO(data), formats=FORMATS)
-        _check_size(*image.size)
+        _check_size(*image.size, max_pixels)
         if image.mode.startswith('I'):  # 16-bit grey, which Pillow would clip instead of scale
             return _numpy(np.asarray(image).astype(np.uint16)[..., None], 'mono16')
         return np.asarray(image.convert('RGB'))

@@ -94,7 +94,7 @@ def _run() -> int:
     spin(executor)
     node.close(GRACE)
     node.destroy_node()
-    return 0
+    return node.exit_code
 
 
 def run(arguments: list[str]) -> int:
@@ -104,7 +104,8 @@ def run(arguments: list[str]) -> int:
     Returns
     -------
     int
-        Exit code: 0 after SIGINT or SIGTERM; 1 when a parameter file or a parameter is wrong.
+        Exit code: 0 after SIGINT or SIGTERM; 1 when a parameter file or a parameter is wrong; 75
+        when the model hangs and watchdog_action is exit.
     """
     # No KeyboardInterrupt in the middle of anything: rclpy's own handler, which calls this one,
     # ends the context for either signal, and all waiting is done in steps that look at that.

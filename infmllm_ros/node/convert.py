@@ -16,14 +16,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import os
 from typing import Any
 
 from builtin_interfaces.msg import Time
 from infmllm_msgs.msg import Answer, AnswerChunk, CacheStats, CameraStats, Evidence, Query
+from infmllm_ros.node.health import Health
 from infmllm_ros.node.mailbox import Frame
 from infmllm_ros.node.questions import Outcome, Question
-from infmllm_ros.node.worker import Health
 from std_msgs.msg import Header
 
 MAX_ID = 200  # [characters] longest id of a question
@@ -83,8 +84,14 @@ def answer_message(question: Question, outcome: Outcome, max_chars: int) -> Answ
     return message
 
 
-def stats_message(health: Health, policy: str, age_ms: float) -> CacheStats:
-    """Make the statistics message; `age_ms` is how old the newest frame was when observed."""
+def stats_message(health: Health, policy: str, age_ms: float,
+                  queries: tuple[int, Sequence[int]]) -> CacheStats:
+    """
+    Make the statistics message.
+
+    `age_ms` is how old the newest frame was when observed; `queries` are those that came, and
+    those of them that ended, by status.
+    """
     stats = health.stats
     return CacheStats(
         header=header(health.newest), policy=policy, budget=stats.budget, capacity=stats.capacity,
@@ -92,14 +99,17 @@ def stats_message(health: Health, policy: str, age_ms: float) -> CacheStats:
         tokens_evicted=stats.tokens_evicted, frames_received=health.total('received'),
         frames_seen=stats.frames_seen, frames_dropped=health.total('dropped'),
         frames_skipped=stats.frames_skipped, images_bad=health.total('bad'),
+        frames_failed=health.total('failed'),
         frames_retained=stats.frames_retained, evictions=stats.evictions, answers=stats.answers,
-        queries_pending=health.waiting,
+        queries_pending=health.waiting, queries_received=queries[0],
+        queries_answered=queries[1],
         kv_bytes=stats.kv_bytes, process_bytes=process_bytes(), vision_ms=1e3 * stats.vision_s,
         prefill_ms=1e3 * stats.prefill_s, evict_ms=1e3 * stats.evict_s,
         decode_ms=1e3 * stats.decode_s, frame_age_ms=age_ms if health.newest else 0.0,
         cameras=[CameraStats(
             name=c.name, header=header(c.newest), frames_received=c.received, frames_seen=c.seen,
-            frames_dropped=c.dropped, frames_similar=c.similar, images_bad=c.bad)
+            frames_skipped=c.skipped, frames_dropped=c.dropped, frames_similar=c.similar,
+            images_bad=c.bad, frames_failed=c.failed, frames_pending=c.waiting)
             for c in health.cameras])
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from threading import Lock
 from typing import Any
 
 from infmllm_msgs.msg import Answer, AnswerChunk, Query
@@ -67,7 +68,9 @@ class Desk:
         """Open the topics."""
         self._node, self._time, self._listener = node, timekeeper, listener
         self._publish, self._worker = publish, worker
+        self._counting = Lock()
         self._queries = 0
+        self._answered = [0] * len(Status)
         self._answers = ends.publisher(Answer, 'answer', 10)
         self._texts = ends.publisher(String, 'answer_text', 10)
         self._chunks = ends.publisher(AnswerChunk, 'answer_stream', 100)
@@ -124,7 +127,8 @@ class Desk:
         worker = self._worker('question')
         if worker is None:
             return
-        self._queries += 1
+        with self._counting:
+            self._queries += 1
         question = Question(query.question, query.id or f'query-{self._queries}',
                             tuple(query.choices), camera=query.camera,
                             deadline_s=query.deadline or float('inf'))
@@ -166,6 +170,11 @@ class Desk:
             return f'memory is {query.memory}, but must be 0, 1 or 2: use the MEMORY_ constants'
         return ''
 
+    def counts(self) -> tuple[int, list[int]]:
+        """Count the questions that came, and those of them that ended, by `Status`."""
+        with self._counting:
+            return self._queries, list(self._answered)
+
     # Out; in the worker's thread, `answered` in others as well.
 
     def preface(self, question: Question, navigation: NavigationInput | None) -> str:
@@ -182,6 +191,8 @@ class Desk:
 
     def answered(self, question: Question, outcome: Outcome) -> Answer:
         """Publish the end of a question."""
+        with self._counting:
+            self._answered[outcome.status] += 1
         if outcome.message:
             line = f'question {question.id[:40]}: {outcome.status.name}: {outcome.message}'
             if outcome.status in (Status.CANCELLED, Status.REPLACED):

@@ -23,14 +23,16 @@ from typing import Any, TYPE_CHECKING
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from infmllm_ros.engine import Stats
 from infmllm_ros.node.cameras import Tally
+from infmllm_ros.node.health import Health
 from infmllm_ros.node.navigation import NavigationInput
-from infmllm_ros.node.worker import Health
+from infmllm_ros.node.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from infmllm_ros.node.camera import CameraInput
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 RECENT = 10.0  # [s] how long a failure counts as recent
+HEARTBEATS = 2**16  # a sequence number wraps before this, as 16 bits do
 BUSY = 30.0  # [s] a job longer than this is worth a warning
 
 _WAITING = {
@@ -48,14 +50,20 @@ def status(name: str, level: bytes, message: str, **values: Any) -> DiagnosticSt
         values=[KeyValue(key=k.replace('_', ' '), value=str(v)) for k, v in values.items()])
 
 
-def node_status(state: str, model: str, error: str, progress: str) -> DiagnosticStatus:
-    """Report the lifecycle: why the last configure failed, if it did; how far loading is."""
+def node_status(state: str, model: str, error: str, progress: str,
+                beat: int) -> DiagnosticStatus:
+    """
+    Report the lifecycle: why the last configure failed, if it did; how far loading is.
+
+    `beat` counts these messages: from 65535 it goes on with 0.
+    """
+    values = {'state': state, 'model': model, 'heartbeat': beat % HEARTBEATS}
     if error:
-        return status('node', ERROR, error, state=state, model=model)
+        return status('node', ERROR, error, **values)
     waiting = _WAITING.get(state, '')
     if state == 'configuring' and progress:
         waiting += f': {progress}'
-    return status('node', WARN if waiting else OK, waiting or state, state=state, model=model)
+    return status('node', WARN if waiting else OK, waiting or state, **values)
 
 
 def titles_of(what: str, names: Sequence[str]) -> dict[str, str]:
@@ -79,7 +87,9 @@ def _camera_status(name: str, camera: CameraInput, tally: Tally,
     """Say why no image comes, or why one was dropped lately, if so."""
     values = {'topic': camera.topic, 'rate_Hz': f'{camera.rate:.1f}', 'age_s': f'{camera.age:.1f}',
               'received': tally.received, 'seen': tally.seen, 'dropped': tally.dropped,
-              'similar': tally.similar, 'bad': tally.bad}
+              'similar': tally.similar, 'skipped': tally.skipped, 'bad': tally.bad,
+              'failed': tally.failed, 'waiting': tally.waiting, 'causes_of_failure': ', '.join(
+                  f'{cause} {count}' for cause, count in sorted(tally.causes.items())) or 'none'}
     silent = camera.watch(timeout)
     if silent:
         return status(name, ERROR if camera.mismatch else WARN, silent, **values)
@@ -110,16 +120,17 @@ def memory_status(stats: Stats | None, policy: str, problem: str) -> DiagnosticS
         evictions=stats.evictions)
 
 
-def worker_status(health: Health | None) -> DiagnosticStatus:
-    """Report what the worker does."""
+def worker_status(health: Health | None, watchdog: Watchdog) -> DiagnosticStatus:
+    """Report what the worker does, and whether it hangs."""
     if health is None:
         return status('worker', OK, 'not started')
     values = {'job': health.job or 'none', 'busy_s': f'{health.busy_s:.1f}',
               'questions_waiting': health.waiting, 'failures': health.failures,
-              'last_failure': health.last_failure}
-    if not health.alive:
-        return status('worker', ERROR, 'the worker has ended: clean the node up and configure it '
-                      'again', **values)
+              'last_failure': health.last_failure, 'out_of_memory': health.exhausted,
+              'hung': watchdog.times}
+    if watchdog.hung:
+        return status('worker', ERROR, f'{watchdog.hung}: clean the node up and configure it '
+                      'again, or restart the process', **values)
     if health.since_failure_s < RECENT:
         return status('worker', ERROR, f'failed: {health.last_failure}', **values)
     if health.busy_s > BUSY and health.job != 'load':

@@ -52,6 +52,9 @@ class Listener(Protocol):
     def failed(self, job: str, error: Exception) -> None:
         """Take note of an exception; the worker goes on."""
 
+    def relieved(self, relief: str) -> None:
+        """Take note of what was done after memory ran out."""
+
 
 class Watching(Protocol):
     """Questions of the node's own, asked when no other waits; called in the worker's thread."""
@@ -66,3 +69,11 @@ class Watching(Protocol):
         `show` finds the newest frame of a camera, '' for any, None when none was seen; and what
         to ask the session with, if that is not where the memory ends.
         """
+
+
+class Deaf:
+    """The listener of a worker that was given up: whatever it tells, nobody hears."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        """Hear nothing."""
+        return lambda *_, **__: None

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields, replace
 import gc
 import time
 from typing import Any
@@ -82,6 +83,12 @@ def open_session(settings: Any, log: Callable[[str], None],
         f'{time.monotonic() - start:.1f} s: policy {settings.policy}, budget {stats.budget} '
         f'tokens, memory {stats.kv_bytes / 2**20:.1f} MiB')
     return session
+
+
+def renew(session: StreamingSession) -> StreamingSession:
+    """Make an empty memory like another's, with buffers of its own, over the same model."""
+    settings = {f.name: getattr(session.settings, f.name) for f in fields(session.settings)}
+    return StreamingSession(session.model, replace(session.policy), **settings)
 
 
 def release() -> None:

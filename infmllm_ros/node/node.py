@@ -28,7 +28,7 @@ from infmllm_ros.node import convert, diagnostics, parameters, waiting
 from infmllm_ros.node.asking import AskAction
 from infmllm_ros.node.camera import CameraInput
 from infmllm_ros.node.desk import Desk, one_line
-from infmllm_ros.node.loading import open_session
+from infmllm_ros.node.loading import open_session, renew
 from infmllm_ros.node.mailbox import Frame
 from infmllm_ros.node.memory import ended, Memory
 from infmllm_ros.node.navigation import NavigationInput
@@ -37,9 +37,11 @@ from infmllm_ros.node.qos import Endpoints
 from infmllm_ros.node.questions import Outcome, Question
 from infmllm_ros.node.reasons import Pacer, Timekeeper
 from infmllm_ros.node.state import StateTopic
+from infmllm_ros.node.watchdog import EXIT, PERIOD, RESET, STATUS, Watchdog
 from infmllm_ros.node.watches import Watches
 from infmllm_ros.node.worker import Worker
 from rcl_interfaces.msg import SetParametersResult
+import rclpy
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -83,6 +85,8 @@ class InfmllmNode(LifecycleNode):
         self._cameras: dict[str, CameraInput] = {}
         self._navigation: NavigationInput | None = None
         self._stats_timer: Any = None
+        self._beats = 0  # messages on /diagnostics
+        self.exit_code = 0
         self._age_ms = 0.0  # of the newest frame when it had been observed
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # timers run without sim time
 
@@ -100,8 +104,10 @@ class InfmllmNode(LifecycleNode):
         self.create_service(Trigger, 'reset', self._on_reset,
                             callback_group=ReentrantCallbackGroup())
         self.create_service(Trigger, 'cancel', self._on_cancel)
+        self._watchdog = Watchdog(self, {RESET: self._replace_worker, EXIT: self._exit})
         self.create_timer(1.0, self._on_diagnostics, clock=self._steady)
         self._tell_state()
+        self.create_timer(PERIOD, lambda: self._watchdog.look(self._worker), clock=self._steady)
         if self._value('autostart'):
             self._starter = self.create_timer(0.0, self._on_start, clock=self._steady)
         else:
@@ -234,6 +240,32 @@ class InfmllmNode(LifecycleNode):
             self.destroy_timer(self._stats_timer)
             self._stats_timer = None
 
+    def _replace_worker(self, reason: str) -> None:
+        """Go on with another thread and a new memory, beside a job that hangs."""
+        if any(worker.health().job for worker in self._ending):
+            self.get_logger().error('the model hangs again, beside a job that still does: only '
+                                    'another process helps, set watchdog_action to exit')
+            return
+        hung = self._worker
+        self._ending.append(hung)
+        self._worker = hung.succeeded(reason)
+        self._apply_live()
+        try:
+            waiting.finish(self._worker.load(lambda: renew(hung.session)), self.context.ok,
+                           self._on_diagnostics, PATIENCE)
+            self._memory.configure(self._settings.memory_fields, self._on_diagnostics)
+        except Exception as error:
+            self.get_logger().error(f'no other memory can be made: {one_line(error)}')
+        else:
+            if self._state == 'active':
+                self._worker.resume()
+            self.get_logger().warning('another thread goes on with a new memory')
+
+    def _exit(self, reason: str) -> None:
+        """End the process, so that a supervisor starts it again."""
+        self.exit_code = STATUS
+        rclpy.try_shutdown(context=self.context)
+
     def _unload(self) -> None:
         self._close_inputs()
         self._state = 'unconfigured'
@@ -261,6 +293,7 @@ class InfmllmNode(LifecycleNode):
         if not done and self.context.ok():
             self.get_logger().warning(
                 f'the model is still at work after {PATIENCE:.0f} s: not waiting for it')
+            self._worker.give_up('the node was deactivated while the model was at work')
         return done
 
     def close(self, timeout: float) -> bool:
@@ -304,7 +337,7 @@ class InfmllmNode(LifecycleNode):
 
     def decode(self, message: Any) -> Any:
         """Decode an image message."""
-        return images.decode(message)
+        return images.decode(message, max_pixels=self._value('max_image_pixels'))
 
     def observed(self, frame: Frame, image: Any, session: Any, again: bool = False) -> None:
         """Note how old a frame is when the model has seen it, and what it looked like."""
@@ -342,6 +375,10 @@ class InfmllmNode(LifecycleNode):
         self.get_logger().error(f'{job} failed: {one_line(error)}', throttle_duration_sec=5.0)
         self.get_logger().debug(traceback.format_exc())
 
+    def relieved(self, relief: str) -> None:
+        """Report what was done after memory ran out."""
+        self.get_logger().warning(relief, throttle_duration_sec=5.0)
+
     def _publish(self, publisher: Any, message: Any) -> None:
         try:
             publisher.publish(message)
@@ -353,15 +390,17 @@ class InfmllmNode(LifecycleNode):
 
     def _on_stats(self) -> None:
         self._publish(self._stats, convert.stats_message(
-            self._worker.health(), self._settings.policy, self._age_ms))
+            self._worker.health(), self._settings.policy, self._age_ms,
+            self._desk.counts()))
 
     def _on_diagnostics(self) -> None:
         self._tell_state()
         health = self._worker.health() if self._worker else None
+        self._beats += 1
         self._publish(self._diagnostics, diagnostics.array(
             self.get_clock().now().to_msg(), self.get_fully_qualified_name().lstrip('/'), [
                 diagnostics.node_status(self._state, self._value('model'), self._error,
-                                        self._progress),
+                                        self._progress, self._beats),
                 *diagnostics.camera_statuses(self._names, self._cameras, health,
                                              self._value('image_timeout')),
                 diagnostics.memory_status(health.stats if health else None,
@@ -371,4 +410,4 @@ class InfmllmNode(LifecycleNode):
                 *self._pacer.statuses(self._names, health if self._cameras else None),
                 self._ends.status(),
                 *(self._watches.status() if self._worker else []),
-                diagnostics.worker_status(health)]))
+                diagnostics.worker_status(health, self._watchdog)]))

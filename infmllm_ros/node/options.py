@@ -19,9 +19,12 @@ from __future__ import annotations
 from dataclasses import fields
 
 from infmllm_ros.engine import FlexPrefill, POLICIES
+from infmllm_ros.images import MAX_PIXELS
 from infmllm_ros.navigation import Rules
 from infmllm_ros.node.option import LIVE, LOWER, Option, START
 from infmllm_ros.node.questions import BUSY
+from infmllm_ros.node.relief import DROP, MODES
+from infmllm_ros.node.watchdog import ACTIONS, FAIL
 
 PREFILLS = ('dense', FlexPrefill.name)
 OPTIONS = (
@@ -110,6 +113,23 @@ OPTIONS = (
     Option('watches_enabled', True, 'Whether they are asked.', changes=LIVE),
     Option('watches_guide', False, 'Whether their questions are the guidance text of the policy, '
            'in place of hermes.probe, or of saddle.probe when saddle.window is probe.'),
+    # Faults.
+    Option('max_image_pixels', MAX_PIXELS, '[pixels] A larger image is refused by what its header '
+           'says, before anything of it is allocated.', 1, MAX_PIXELS, changes=LIVE),
+    Option('on_out_of_memory', DROP, 'What becomes of a pass that needs more memory than there '
+           'is. drop: the frame is left out, the question answered as FAILED; shrink: so, and the '
+           'budget is lowered by a quarter, so that later passes need less.', choices=MODES,
+           changes=LIVE),
+    Option('shrink_floor', 0.25, '[0..1] Share of the budget that on_out_of_memory: shrink '
+           'leaves in any case.', 0.01, 1.0, changes=LIVE),
+    Option('watchdog_timeout', 60.0, '[s] Time without progress in one job of the model, such as '
+           'a frame or the next piece of an answer, after which it counts as hung; loading may '
+           'take any time. 0.0 = never.', 0.0, 86400.0, changes=LIVE),
+    Option('watchdog_action', FAIL, 'What is done when the model hangs, beside an error in log '
+           'and diagnostics. report: nothing; fail: all questions are answered as FAILED at once; '
+           'reset: so, and another thread goes on with a new memory, the saved one if '
+           'memory.restore is set; exit: so, and the process ends with status 75, for a '
+           'supervisor to start it again.', choices=ACTIONS, changes=LIVE),
     # The node.
     Option('stats_period', 1.0, '[s] Time between two messages on `cache_stats`.', 0.02, 60.0),
     Option('autostart', False, 'Whether the node configures and activates itself, once, when '

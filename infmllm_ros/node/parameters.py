@@ -233,6 +233,8 @@ def apply(node: Any, worker: Any, watches: Any) -> None:
             for name in ('max_frame_rate', 'min_change', 'refresh'))
     worker.questions.size = node.get_parameter('query_queue_size').value
     worker.questions.busy = node.get_parameter('busy').value
+    worker.relief.mode = node.get_parameter('on_out_of_memory').value
+    worker.relief.floor = node.get_parameter('shrink_floor').value
     watches.enabled = node.get_parameter('watches_enabled').value
 
 

@@ -24,10 +24,10 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticStatus
 from infmllm_ros.node.cameras import Tally
 from infmllm_ros.node.diagnostics import OK, status, titles_of, WARN
+from infmllm_ros.node.health import Health
 from infmllm_ros.node.mailbox import Frame
 from infmllm_ros.node.pace import PaceMeter, PERIOD, Stamps
 from infmllm_ros.node.parameters import of_camera
-from infmllm_ros.node.worker import Health
 from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
 

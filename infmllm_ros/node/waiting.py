@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from math import inf
 import time
 from typing import Any
 
@@ -28,7 +29,8 @@ class ShuttingDown(Exception):
     """The process was told to end while a callback waited."""
 
 
-def finish(job: Future, ok: Callable[[], bool], tick: Callable[[], None]) -> Any:
+def finish(job: Future, ok: Callable[[], bool], tick: Callable[[], None],
+           patience: float = inf) -> Any:
     """
     Wait for a job and return its result; call `tick` once a second meanwhile.
 
@@ -36,13 +38,17 @@ def finish(job: Future, ok: Callable[[], bool], tick: Callable[[], None]) -> Any
     ------
     ShuttingDown
         `ok` no longer holds.
+    TimeoutError
+        It is not done after `patience` seconds.
     Exception
         What the job raised.
     """
-    told = time.monotonic()
+    start = told = time.monotonic()
     while ok():
         if wait([job], timeout=STEP).done:
             return job.result()
+        if time.monotonic() - start > patience:
+            raise TimeoutError(f'it takes more than {patience:.0f} s')
         if time.monotonic() - told > 1.0:
             told = time.monotonic()
             tick()

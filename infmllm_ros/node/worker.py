@@ -26,40 +26,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, InvalidStateError
 from functools import partial
 from math import inf
+from pathlib import Path
+import sys
 import threading
 import time
 from typing import Any
 
-from infmllm_ros.engine import EngineError, fit_budget, QuestionError, Stats, StreamingSession
-from infmllm_ros.node.cameras import Camera, Cameras, Tally
-from infmllm_ros.node.listener import Listener, Shown, Watching
+from infmllm_ros.engine import EngineError, fit_budget, StreamingSession
+from infmllm_ros.node.answering import Answering
+from infmllm_ros.node.cameras import Camera, Cameras
+from infmllm_ros.node.health import Health
+from infmllm_ros.node.listener import Deaf, Listener, Watching
 from infmllm_ros.node.loading import release
-from infmllm_ros.node.mailbox import BAD, FAILED, Frame, SEEN, SIMILAR, SKIPPED
-from infmllm_ros.node.questions import Ended, expired, Outcome, Question, Status, Waiting
-
-
-@dataclass(frozen=True)
-class Health:
-    """What the worker is doing, at one moment."""
-
-    alive: bool
-    job: str  # '' = nothing
-    busy_s: float  # [s] how long it has been at this job
-    waiting: int  # questions
-    failures: int  # jobs that raised, since the start
-    last_failure: str
-    since_failure_s: float  # [s]; infinite when none
-    cameras: tuple[Tally, ...]
-    stats: Stats | None  # of the memory after the last job
-    newest: Frame | None  # the last frame observed
-
-    def total(self, count: str) -> int:
-        """Add up a count of `Tally` over all cameras."""
-        return sum(getattr(camera, count) for camera in self.cameras)
+from infmllm_ros.node.looking import Looking
+from infmllm_ros.node.mailbox import FAILED, Frame
+from infmllm_ros.node.questions import Question, Waiting
+from infmllm_ros.node.relief import out_of_memory, Relief
 
 
 class Worker:
@@ -94,17 +79,18 @@ class Worker:
         self._wake = threading.Condition()  # guards all below
         self._commands: deque[tuple[str, Callable[[], Any], Future]] = deque()
         self.questions = Waiting(queue_size)
-        self._question: Question | None = None  # at work
-        self._asking: Any = None  # its running answer
+        self._future: Future | None = None  # of the command at work
         self._active = False
         self._stopping = False
         self._job = ''
         self._since = clock()  # of the job, or of being idle
-        self._newest: Frame | None = None  # observed
-        self._watched = False  # whether a watch was asked since
-        self._stats: Stats | None = None
+        self._looking = Looking(listener, self.cameras, clock, self._fail)
+        self._answering = Answering(listener, self.questions, self._wake, self._looking,
+                                    self._fail, self._relieve)
         self._failures = 0
         self._last_failure = ('', -float('inf'))
+        self.relief = Relief()
+        self._short = False  # of memory, since the last relief
         # A daemon, as a forward pass cannot be interrupted: the process may have to go before.
         self._thread: threading.Thread | None = None
         if thread:
@@ -117,7 +103,7 @@ class Worker:
         """Make the session in the worker's thread; the future ends with `None` or the error."""
         def job() -> None:
             self._session = build()
-            self._note(None)
+            self._looking.note(self._session, None)
         return self._command('load', job)
 
     def reset(self) -> Future:
@@ -127,7 +113,7 @@ class Worker:
         def job() -> None:
             self.cameras.forget()
             self._session.reset()
-            self._note(None)
+            self._looking.note(self._session, None)
         return self._command('reset', job)
 
     def misfit(self, budget: int) -> str:
@@ -142,7 +128,7 @@ class Worker:
         """Have a job done with the session, between others; the future ends with its result."""
         def run() -> Any:
             result = job(self._session)
-            self._note(self._newest)
+            self._note()
             return result
         return self._command(name, run)
 
@@ -153,8 +139,7 @@ class Worker:
     def recall(self, newest: Frame | None) -> None:
         """Take note of the newest frame of a memory that was put in place, within its job."""
         self.cameras.forget(newest)
-        with self._wake:
-            self._newest = newest
+        self._looking.note(self._session, newest)
 
     def tell(self, text: str) -> Future | None:
         """
@@ -175,41 +160,61 @@ class Worker:
 
     def ask(self, question: Question) -> None:
         """Hand in a question; what happens when the model is busy, `questions.busy` says."""
+        self._answering.put(question)
         with self._wake:
-            ended = self.questions.put(question, self._question)
-            self._heed()
             self._wake.notify()
-        self._tell(ended)
 
     def cancel(self, reason: str, only: Question | None = None) -> int:
         """Stop the running answer and drop the waiting ones, or `only` one; returns how many."""
-        outcome = Outcome(Status.CANCELLED, reason)
-        with self._wake:
-            ended = self.questions.drop(
-                lambda question: outcome if only in (None, question) else None)
-            running = self._question if only in (None, self._question) else None
-            if running is not None:
-                running.ending = running.ending or outcome
-            self._heed()
-        self._tell(ended)
-        return len(ended) + (running is not None)
+        return self._answering.cancel(reason, only)
 
-    def _heed(self) -> None:
-        """Stop the running answer, if its question was told to end; holds the lock."""
-        if self._asking is not None and self._question.ending is not None:
-            self._asking.cancel()
-
-    def _expire(self) -> None:
+    def expire(self) -> None:
         """Answer those whose deadline has passed while they waited."""
-        with self._wake:
-            ended = self.questions.drop(expired)
-        self._tell(ended)
+        self._answering.expire()
 
-    def _tell(self, ended: Ended) -> None:
-        """Tell how questions ended, each once."""
-        for question, outcome in ended:
-            if question.close():
-                self._listener.answered(question, outcome)
+    def give_up(self, reason: str) -> None:
+        """Answer all questions as FAILED, and the running job's caller, whatever comes of it."""
+        with self._wake:
+            future = self._future
+        if future is not None:
+            _settle(future.set_exception, RuntimeError(reason))
+        self._answering.give_up(reason)
+
+    def succeeded(self, reason: str) -> Worker:
+        """
+        Give up on the running job for good: return another worker, paused and without a session.
+
+        It has the cameras and counters of this one, whose thread ends when its job does, and is
+        not heard of any more.
+        """
+        self.give_up(reason)
+        heir = Worker(self._listener, self.questions.size, (), self._watches, self._clock)
+        with self._wake:
+            self._stopping = self._looking.closed = True
+            self._listener = self._looking.listener = self._answering.listener = Deaf()
+            commands, self._commands = self._commands, deque()
+            heir.questions.busy, heir.relief = self.questions.busy, self.relief
+            heir.cameras = heir._looking.cameras = self.cameras
+            heir._looking.memory = None, self._looking.memory[1]
+            heir._failures = self._failures + 1
+            heir._last_failure = reason, self._clock()
+        for camera in self.cameras:
+            camera.mailbox.settle(None, FAILED, 'hung')
+        self.cameras.forget()
+        for _, _, future in commands:
+            future.set_exception(RuntimeError(reason))
+        return heir
+
+    @property
+    def session(self) -> StreamingSession | None:
+        """What the worker works with; for its own thread, or when that is given up."""
+        return self._session
+
+    def where(self) -> str:
+        """Say at which line of code the thread is."""
+        frame = sys._current_frames().get(self._thread.ident) if self._thread else None
+        code = frame.f_code if frame else None
+        return f'{Path(code.co_filename).name}:{frame.f_lineno}, {code.co_name}' if code else ''
 
     def resume(self) -> None:
         """Take frames and questions."""
@@ -243,15 +248,18 @@ class Worker:
 
     def health(self) -> Health:
         """Say what the worker is doing."""
+        newest, stats = self._looking.memory
         with self._wake:
             now = self._clock()
             return Health(
                 alive=self._thread is None or self._thread.is_alive(), job=self._job,
-                busy_s=now - self._since if self._job else 0.0, waiting=len(self.questions),
+                busy_s=now - self._since if self._job else 0.0,
+                quiet_s=now - max(self._since, self._answering.spoke) if self._job else 0.0,
+                waiting=len(self.questions),
                 failures=self._failures, last_failure=self._last_failure[0],
-                since_failure_s=now - self._last_failure[1],
+                since_failure_s=now - self._last_failure[1], exhausted=self.relief.times,
                 cameras=tuple(camera.tally() for camera in self.cameras),
-                stats=self._stats, newest=self._newest)
+                newest=newest, stats=stats)
 
     def run_pending(self) -> float:
         """
@@ -301,12 +309,14 @@ class Worker:
             job()
         except Exception as error:
             self._fail(self._job, error)
+        self._relieve()
 
     def _set_job(self, name: str) -> None:
         self._job = name
         self._since = self._clock()
         if not name:
-            self._question = self._asking = None
+            self._future = None
+            self._answering.leave()
             self._wake.notify_all()  # `wait_idle`
 
     def _next(self) -> Callable[[], None] | None:
@@ -323,149 +333,69 @@ class Worker:
         if self._commands:
             name, job, future = self._commands.popleft()
             self._set_job(name)
-            return lambda: self._obey(job, future), 0.0
+            self._future = future
+            return partial(self._obey, job, future), 0.0
         if not self._active or self._session is None:
             return None, inf
         if self.questions:
-            self._question = question = self.questions.take()
             self._set_job('question')
-            return lambda: self._answer(question), 0.0
+            return partial(self._answering.answer, self._session, self._answering.take()), 0.0
         camera = self.cameras.next(self._clock())
         frame_in = 0.0 if isinstance(camera, Camera) else inf if camera is None else camera
-        watch_in = self._watches.due_in() if self._watches and self._newest else inf
+        watch_in = self._watches.due_in() if self._watches and self._looking.newest else inf
         # frames and watches take turns, so that neither holds up the other
-        if watch_in <= 0 and not (self._watched and frame_in <= 0):
+        if watch_in <= 0 and (self._looking.fresh or frame_in > 0):
             self._set_job('watch')
             return self._watch, 0.0
         if frame_in <= 0:
             self._set_job('frame')
-            return lambda: self._observe(camera), 0.0
+            return partial(self._looking.observe, self._session, camera), 0.0
         return None, min(frame_in, watch_in)
 
     def _obey(self, job: Callable[[], Any], future: Future) -> None:
         try:
             result = job()
         except Exception as error:
-            future.set_exception(error)
+            self._short |= out_of_memory(error)
+            _settle(future.set_exception, error)
         else:
-            future.set_result(result)
-
-    def _observe(self, camera: Camera, force: bool = False) -> None:
-        """Look at a camera's waiting frame, if its gate admits it or in any case."""
-        now = self._clock()
-        frame = camera.take(now)
-        if frame is None:
-            return
-        try:
-            self._see(camera, frame, now, force)
-        except BaseException as error:
-            camera.mailbox.settle(frame, FAILED, type(error).__name__)
-            raise
-
-    def _see(self, camera: Camera, frame: Frame, now: float, force: bool) -> None:
-        settle = partial(camera.mailbox.settle, frame)
-        try:
-            image = self._listener.decode(frame.message)
-        except ValueError as error:
-            settle(BAD)
-            self._listener.bad_image(frame, str(error))
-            return
-        if not camera.gate.admits(image, now, force):
-            settle(SIMILAR)
-            return
-        skipped = self._stats.frames_skipped
-        try:
-            self._session.observe(image, frame.stamp_ns, frame.camera)
-        except BaseException:
-            camera.gate.forget()
-            raise
-        self._watched = False
-        camera.newest = frame
-        self._note(frame)
-        settle(SKIPPED if self._stats.frames_skipped > skipped else SEEN)
-        self._listener.observed(frame, image, self._session)
+            _settle(future.set_result, result)
 
     def _watch(self) -> None:
-        self._watched = True
-        self._watches.run(self._session, self._show)
-        self._note(self._newest)
+        self._looking.fresh = False
+        self._watches.run(self._session, self._looking.show)
+        self._note()
 
-    def _look(self, name: str) -> Shown:
-        """Look at what the named camera, or any if '', shows now; see `_show`."""
-        for camera in self.cameras.about(name):
-            try:
-                self._observe(camera, force=True)
-            except Exception as error:  # a frame that fails takes no question with it
-                self._fail('frame', error)
-        return self._show(name)
-
-    def _show(self, name: str) -> Shown:
-        """Find the named camera's newest frame, to be shown again if others came after it."""
-        newest = self.cameras.newest(name)
-        if name and newest and newest is not self._newest and newest.message is not None:
-            try:
-                image = self._listener.decode(newest.message)
-                return newest, (image, newest.stamp_ns, newest.camera)
-            except Exception as error:  # a frame that fails takes no question with it
-                self._fail('frame', error)
-        return newest, None
-
-    def _note(self, newest: Frame | None) -> None:
-        stats = self._session.stats()
-        with self._wake:
-            self._newest, self._stats = newest, stats
-
-    def _answer(self, question: Question) -> None:
-        try:
-            question.seen, again = self._look(question.camera)
-            question.context = self._listener.preface(question)
-            outcome = self._outcome(question, again)
-        except QuestionError as error:
-            note = '; navigation context is counted' if question.context else ''
-            outcome = Outcome(Status.BAD_QUERY, f'{error}{note}')
-        except Exception as error:
-            self._fail('question', error)
-            outcome = Outcome(Status.FAILED, f'{type(error).__name__}: {error}')
-        with self._wake:  # who asks again at once finds the model free
-            self._question = self._asking = None
-        self._tell([(question, outcome)])
-        self._note(self._newest)
-
-    def _outcome(self, question: Question, again: tuple[Any, int, str] | None) -> Outcome:
-        if question.seen is None:
-            of = f' of camera {question.camera!r}' if question.camera else ''
-            return Outcome(Status.NO_FRAME, f'no frame{of} has been seen yet: check that the '
-                           'camera publishes on the image topic, then ask again')
-        late = expired(question)
-        if late is not None:
-            return late
-        asking = self._session.ask(
-            question.context + question.text, deadline_s=max(0.0, question.left_s),
-            frame=again, **question.settings)
-        if again and question.settings.get('remember'):  # then it is in the memory once more
-            self._listener.observed(question.seen, again[0], self._session, again=True)
-            self._newest = question.seen
-        with self._wake:
-            self._asking = asking
-            self._heed()
-        if question.choices:
-            answer = asking.choose(question.choices)
-        else:
-            for text in asking:
-                if not question.closed:
-                    self._listener.piece(question, text)
-                self._expire()
-            answer = asking.answer
-        if answer.finish == 'cancelled':
-            return replace(question.ending, answer=answer)
-        if answer.finish == 'deadline':
-            return Outcome(
-                Status.EXPIRED, f'cut short by its deadline of {question.deadline_s:g} s: allow '
-                'more time, or ask for less', answer)
-        return Outcome(Status.OK, answer.problem or '', answer)
+    def _note(self) -> None:
+        self._looking.note(self._session, self._looking.newest)
 
     def _fail(self, job: str, error: Exception) -> None:
         with self._wake:
             self._failures += 1
             self._last_failure = (f'{job}: {type(error).__name__}: {error}', self._clock())
+        self._short |= out_of_memory(error)
         self._listener.failed(job, error)
+
+    def _relieve(self) -> str:
+        """Make room if memory ran out; what is left of the failed pass is freed by then."""
+        if not self._short:
+            return ''
+        self._short = False
+        try:
+            relief = self.relief.give(self._session)
+        except Exception as error:  # memory ran out again
+            relief = f'out of memory, also while the budget was lowered: {error}'
+        if self._session is not None:
+            self._note()
+        with self._wake:
+            self._last_failure = relief, self._clock()
+        self._listener.relieved(relief)
+        return relief
+
+
+def _settle(end: Callable[[Any], None], result: Any) -> None:
+    """End a future, unless its caller was told meanwhile that its job was given up."""
+    try:
+        end(result)
+    except InvalidStateError:
+        pass

@@ -207,7 +207,7 @@ class Crew:
         if self._news:
             self._news = False
             self._stats.publish(convert.stats_message(
-                self.worker.health(), self.settings.policy, self._age_ms))
+                self.worker.health(), self.settings.policy, self._age_ms, self._desk.counts()))
 
     def _wait(self, job: Future) -> None:
         self.worker.run_pending()
@@ -261,3 +261,7 @@ class Crew:
     def failed(self, job: str, error: Exception) -> None:
         """Pass on that a job raised."""
         self._audience.failed(job, error)
+
+    def relieved(self, relief: str) -> None:
+        """Pass on what was done after memory ran out."""
+        self._audience.logged('warning', relief)

@@ -105,7 +105,7 @@ class Listener:
 
     def __init__(self):
         self.pieces, self.outcomes, self.bad, self.failures = [], {}, [], []
-        self.seen, self.before = [], ''
+        self.seen, self.before, self.reliefs = [], '', []
         self.news = threading.Condition()
 
     def _note(self, change):
@@ -138,6 +138,9 @@ class Listener:
     def answered(self, question, outcome):
         assert question not in self.outcomes
         self._note(lambda: self.outcomes.update({question: outcome}))
+
+    def relieved(self, relief):
+        self._note(lambda: self.reliefs.append(relief))
 
     def failed(self, job, error):
         self._note(lambda: self.failures.append((job, str(error))))
