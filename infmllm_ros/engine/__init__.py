@@ -35,11 +35,12 @@ from .models import inspect_model, load_model, ModelSpec, StreamingModel
 from .policies import make_policy, POLICIES
 from .prefill import FlexPrefill
 from .retention import fit_budget
+from .schema import Schema
 from .session import StreamingSession
 
 __all__ = [
     'Answer', 'Asking', 'BudgetError', 'check_budget', 'ContextFull', 'EngineError', 'Evidence',
     'fit_budget', 'FlexPrefill', 'Frame', 'FrameError', 'Holding', 'holdings', 'inspect_model',
     'load_model', 'make_policy', 'MemoryFileError', 'ModelError', 'ModelSpec', 'NotFiniteError',
-    'POLICIES', 'PolicyError', 'QuestionError', 'QuestionTooLong', 'Stats', 'StreamingModel',
-    'StreamingSession', 'TextError']
+    'POLICIES', 'PolicyError', 'QuestionError', 'QuestionTooLong', 'Schema', 'Stats',
+    'StreamingModel', 'StreamingSession', 'TextError']

@@ -167,8 +167,7 @@ def _is_end(node: yaml.Node) -> bool:
 def _check_expected(entry: Entry, parts: dict[str, yaml.Node]) -> None:
     """Find answers that the question does not allow, and a schema that is none."""
     if entry.schema:
-        from infmllm_ros.engine.errors import QuestionError  # engine takes a second to import
-        from infmllm_ros.engine.schema import Schema
+        from infmllm_ros.engine import QuestionError, Schema  # it takes seconds to import
         try:
             schema = Schema(entry.schema)
         except QuestionError as error:
