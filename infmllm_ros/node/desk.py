@@ -34,6 +34,8 @@ from infmllm_ros.node.reasons import Timekeeper
 from infmllm_ros.node.worker import Worker
 from std_msgs.msg import String
 
+DEPTH = 1000  # [messages] a burst of so many loses neither a question nor a reply
+
 
 def one_line(error: BaseException) -> str:
     """Write an exception on one line; its type is named where the text is not the project's."""
@@ -71,12 +73,12 @@ class Desk:
         self._counting = Lock()
         self._queries = 0
         self._answered = [0] * len(Status)
-        self._answers = ends.publisher(Answer, 'answer', 10)
-        self._texts = ends.publisher(String, 'answer_text', 10)
-        self._chunks = ends.publisher(AnswerChunk, 'answer_stream', 100)
-        ends.subscription(String, 'query', self._on_query, 10)
-        ends.subscription(Query, 'query_request', self._on_query_request, 10)
-        ends.subscription(String, 'tell', self._on_tell, 10)
+        self._answers = ends.publisher(Answer, 'answer', DEPTH)
+        self._texts = ends.publisher(String, 'answer_text', DEPTH)
+        self._chunks = ends.publisher(AnswerChunk, 'answer_stream', DEPTH)
+        ends.subscription(String, 'query', self._on_query, DEPTH)
+        ends.subscription(Query, 'query_request', self._on_query_request, DEPTH)
+        ends.subscription(String, 'tell', self._on_tell, DEPTH)
 
     def _value(self, name: str) -> Any:
         return self._node.get_parameter(name).value

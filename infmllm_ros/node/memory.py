@@ -36,6 +36,7 @@ from infmllm_ros.node.worker import Worker
 import numpy as np
 from rclpy.callback_groups import ReentrantCallbackGroup
 import rclpy.task
+from safetensors import SafetensorError
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -284,4 +285,6 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, MemoryFileError):
         return str(error)
     text = f'{type(error).__name__}: {" ".join(str(error).split())}'
-    return f'{text}: see that the folder can be written' if isinstance(error, OSError) else text
+    if isinstance(error, (OSError, SafetensorError)):
+        text += ': see that the folder can be written and the disk has room'
+    return text

@@ -29,6 +29,7 @@ from infmllm_ros.node.asking import AskAction
 from infmllm_ros.node.camera import CameraInput
 from infmllm_ros.node.desk import Desk, one_line
 from infmllm_ros.node.loading import open_session, renew
+from infmllm_ros.node.log import PrintableLog
 from infmllm_ros.node.mailbox import Frame
 from infmllm_ros.node.memory import ended, Memory
 from infmllm_ros.node.navigation import NavigationInput
@@ -52,7 +53,7 @@ PATIENCE = 10.0  # [s] longest wait for the running job in deactivate and cleanu
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
-class InfmllmNode(LifecycleNode):
+class InfmllmNode(PrintableLog, LifecycleNode):
     """
     Watches a camera with a multimodal LLM and answers questions about what it has seen.
 
