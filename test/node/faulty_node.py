@@ -79,7 +79,7 @@ if __name__ == '__main__':
     persist.save_file = failing(persist.save_file, lambda *_: 'save')
     StreamingSession.feed = failing(
         StreamingSession.feed, lambda _, chunk, role: PLACES.get(role, ''))
-    for adapter in {kind for adapter in ADAPTERS.values() for kind in adapter.__mro__}:
+    for adapter in {kind for known in ADAPTERS.values() for kind in known.__mro__}:
         if 'look' in vars(adapter):
             adapter.look = failing(adapter.look, lambda *_: 'vision')
     main()
