@@ -59,11 +59,11 @@ class Anew:
     @torch.no_grad()
     def ask(self) -> None:
         """Read frames and question; give the first token."""
-        chunk = join(self.encode() if self.again else self.chunks)
         model, place = self.model.model, self.model.device
-        ids = torch.cat((chunk.ids, question())).to(place)[None]
         install(model, 'sdpa')
         try:
+            chunk = join(self.encode() if self.again else self.chunks)
+            ids = torch.cat((chunk.ids, question())).to(place)[None]
             logits = model(
                 input_ids=ids, mm_encoder_outputs=chunk.features, logits_to_keep=1,
                 position_ids=torch.arange(ids.shape[1], device=place)[None],

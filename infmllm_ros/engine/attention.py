@@ -16,8 +16,8 @@
 The attention function that every layer of the language model calls, and one pass over the cache.
 
 Registered with transformers under the name 'infmllm'. Given ``stream=`` (a :class:`Pass`) it
-attends to the bounded cache; without it, it is transformers' own SDPA, so the same model object
-still serves ``generate``.
+attends to the bounded cache; without it, it does what transformers' own SDPA does, for the vision
+tower, and for ``generate`` of the same model object.
 """
 
 from __future__ import annotations
@@ -69,11 +69,21 @@ def _attention(
     stream: Stream | None = None, **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     if stream is None:
+        if attention_mask is None and not _is_causal(module, kwargs) and (
+                faster_in_blocks(query, key)):      # a vision tower
+            scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+            return attend_in_blocks(query, key, value, scaling, causal=False), None
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     if stream.strict:
         _refuse_strange(module, attention_mask, kwargs)
     return stream.attend(module, query, key, value, scaling), None
+
+
+def _is_causal(module: nn.Module, given: dict[str, Any]) -> bool:
+    """Tell whether queries see no keys after them, as transformers' own SDPA finds out."""
+    asked = given.get('is_causal')
+    return getattr(module, 'is_causal', True) if asked is None else asked
 
 
 def _refuse_strange(module: nn.Module, mask: Any, given: dict[str, Any]) -> None:
@@ -95,9 +105,10 @@ AttentionMaskInterface.register(NAME, _mask)
 
 
 def install(model: nn.Module, name: str = NAME) -> None:
-    """Let the language model of `model` call our attention; its vision tower keeps its own."""
-    if 'text_config' in getattr(model.config, 'sub_configs', {}):
-        model.set_attn_implementation({'text_config': name})
+    """Let the language model of `model` call our attention, and its vision tower."""
+    parts = set(getattr(model.config, 'sub_configs', ())) & {'text_config', 'vision_config'}
+    if 'text_config' in parts:
+        model.set_attn_implementation(dict.fromkeys(parts, name))
     else:
         model.set_attn_implementation(name)
 

@@ -42,7 +42,7 @@ def faster_in_blocks(query: torch.Tensor, key: torch.Tensor) -> bool:
 def attend_in_blocks(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float,
                      ahead: torch.Tensor | None = None, hidden: torch.Tensor | None = None,
                      rows: torch.Tensor | None = None, window: torch.Tensor | None = None,
-                     final: torch.Tensor | None = None) -> torch.Tensor:
+                     final: torch.Tensor | None = None, causal: bool = True) -> torch.Tensor:
     """
     Attend, a block of rows of a KV head at a time, with the softmax of each row whole.
 
@@ -68,6 +68,8 @@ def attend_in_blocks(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
         fp32 [Hkv, H / Hkv, K]: the probabilities of `rows` are added to it.
     final : torch.Tensor, optional
         fp32 [Hkv, H / Hkv, K], zeros: the probabilities of the last query are added to it.
+    causal : bool
+        False: every query sees every key.
 
     Returns
     -------
@@ -81,9 +83,9 @@ def attend_in_blocks(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
         key = key - key.mean(1, keepdim=True, dtype=torch.float32).to(key.dtype)
     key, value = key.transpose(1, 2), value[0]
     query = (query[0] * scaling).view(heads, groups, queries, size)
-    place = torch.arange(queries, device=query.device)
-    last = place if ahead is None else ahead.to(query.device)
-    later = place > last[:, None]
+    if causal:
+        place = torch.arange(queries, device=query.device)
+        later = place > (place if ahead is None else ahead.to(query.device))[:, None]
     if hidden is not None:
         hidden = hidden.expand(heads, 1, 1, held) if hidden.dim() > 1 else hidden
     out = torch.empty(1, queries, heads, groups, value.shape[-1], dtype=query.dtype,
@@ -94,10 +96,11 @@ def attend_in_blocks(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
         for first in range(0, queries, max(1, step)):
             part = slice(first, min(first + max(1, step), queries))
             count = part.stop - first
-            seen = past + part.stop if ahead is None else held
+            seen = past + part.stop if causal and ahead is None else held
             asking = query[some, :, part].reshape(-1, groups * count, size)
             weights = torch.bmm(asking, key[some, :, :seen]).view(-1, groups, count, seen)
-            weights[..., past:].masked_fill_(later[part, :seen - past], float('-inf'))
+            if causal:
+                weights[..., past:].masked_fill_(later[part, :seen - past], float('-inf'))
             if hidden is not None:
                 weights.masked_fill_(
                     (hidden[some] if hidden.dim() > 1 else hidden)[..., :seen], float('-inf'))

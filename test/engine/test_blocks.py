@@ -20,7 +20,7 @@ import pytest
 from references import logits_plainly
 from tape import Tape, text_tokens
 import torch
-from zoo import load, ONE_HEAD, ONE_LAYER, plain, POLICIES, session, show, words
+from zoo import load, ONE_HEAD, ONE_LAYER, picture, plain, POLICIES, session, show, SIGHTED, words
 
 HEADS, GROUPS, QUERIES, HELD, SIZE = 2, 3, 23, 71, 16
 
@@ -75,6 +75,34 @@ def test_output_and_probabilities_are_those_of_the_formula(block, seen, monkeypa
     assert np.abs(window.numpy() - weights.sum(1).reshape(sums.shape)).max() < 1e-5
 
 
+def test_without_an_order_all_see_all():
+    inputs = drawn()
+    _, expected = by_formula(*inputs, .3, np.ones((1, QUERIES, HELD), bool))
+    found = attend_in_blocks(*inputs, .3, causal=False)
+    assert np.abs(found[0].numpy() - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize('family', SIGHTED)
+def test_a_vision_tower_sees_the_same(family, monkeypatch):
+    """With and without blocks: in half precision about as near to what single precision sees."""
+    def features(dtype):
+        model = load(family, dtype=dtype)
+        session(family, 'streaming_llm', 160, dtype=dtype)      # puts our attention in
+        seen = model.adapter.encode(model.model, picture(3, 64, 64), 0.0).features
+        (output,) = seen.values()
+        return torch.cat([part.flatten().float() for part in output.pooler_output])
+
+    exact, rounded = features('float32'), features('bfloat16')
+    monkeypatch.setattr(blocks, 'WORTH', 0)
+    monkeypatch.setattr(blocks, 'FAST_BFLOAT16', True)
+    calls = []
+    monkeypatch.setattr('infmllm_ros.engine.attention.attend_in_blocks', lambda *args, **how: (
+        calls.append(how), attend_in_blocks(*args, **how))[1])
+    found = features('bfloat16')
+    assert {'causal': False} in calls
+    assert (found - exact).norm() < 2 * (rounded - exact).norm()
+
+
 def test_an_offset_that_all_keys_share_costs_little_in_half_precision():
     inputs = drawn(torch.bfloat16, offset=30.)
     sees = np.arange(HELD) <= HELD - QUERIES + np.arange(QUERIES)[:, None]
@@ -97,8 +125,8 @@ def test_a_memory_in_half_precision_is_as_good_in_blocks(family, row, monkeypatc
     monkeypatch.setattr(blocks, 'FAST_BFLOAT16', True)
     changes = ONE_HEAD if POLICIES[row][1].get('scope') == 'head' else ONE_LAYER
     model, calls = load(family, changes, 'bfloat16'), []
-    monkeypatch.setattr('infmllm_ros.engine.attention.attend_in_blocks', lambda *args: (
-        calls.append(args[0].shape[2]), attend_in_blocks(*args))[1])
+    monkeypatch.setattr('infmllm_ros.engine.attention.attend_in_blocks', lambda *args, **how: (
+        how or calls.append(args), attend_in_blocks(*args, **how))[1])
     with Tape(model) as tape:
         target = session(family, row, 160, changes=changes, dtype='bfloat16')
         for number in range(8):

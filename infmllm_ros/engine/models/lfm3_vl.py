@@ -18,7 +18,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from .qwen_vl import Qwen3VL
+from ..features import Features
 
 
 class Lfm3VL(Qwen3VL):
@@ -31,3 +34,8 @@ class Lfm3VL(Qwen3VL):
         most = super().configure(settings, tokens_per_frame)
         self.max_extent = 1
         return most
+
+    def look(self, model: Any, pixels: dict[str, torch.Tensor]) -> Features:
+        """Run the vision tower, which unlike others does not cast its pixels."""
+        return super().look(
+            model, {**pixels, 'pixel_values': pixels['pixel_values'].to(model.dtype)})
