@@ -138,9 +138,12 @@ def _strip(axes: Sequence[Any], drive: Drive, chosen: Asked) -> None:
     """Show frames of the drive, and mark those that the answer rests on."""
     last = drive.moments[-1].frame
     best = {e.frame: e.weight for e in chosen.answer.evidence}
-    marked = sorted(sorted(best, key=best.get)[-3:])
-    even = np.linspace(0, last, STRIP - len(marked) + 1).round().astype(int)[1:]
-    for panel, number in zip(axes, sorted({*marked, *even.tolist()}), strict=True):
+    marked = sorted(best, key=best.get)[-3:]
+    shown = np.linspace(0, last, STRIP).round().astype(int).tolist()
+    for number in marked:
+        shown.remove(min(set(shown) - set(marked), key=lambda other: abs(other - number)))
+        shown.append(number)
+    for panel, number in zip(axes, sorted(shown), strict=True):
         panel.imshow(drive.pictures[number])
         panel.set(xticks=[], yticks=[])
         share = f'\n{best[number]:.0%} of the attention' if number in best else '\n'

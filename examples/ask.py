@@ -25,13 +25,14 @@ from infmllm_msgs.action import Ask
 from infmllm_msgs.msg import Answer, Query
 import rclpy
 from rclpy.action import ActionClient
+from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 PATIENCE = 30.0  # [s] for a node to be there
 
 
-def ask(node: rclpy.node.Node, question: str) -> Answer | None:
+def ask(node: Node, question: str) -> Answer | None:
     """Ask, print the pieces, and return the whole answer; None if the node does not take it."""
     client = ActionClient(node, Ask, 'ask')
     if not client.wait_for_server(PATIENCE):

@@ -28,6 +28,7 @@ from geometry_msgs.msg import Twist
 from infmllm_ros.bundled.scenes import Episode
 import numpy as np
 import rclpy
+from rclpy.node import Node
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Image
 
@@ -39,7 +40,7 @@ SILENT = 1.0  # [s] without a command, after which it stops by itself
 class ToyRobot:
     """A camera, wheels, and a driver with one wish."""
 
-    def __init__(self, node: rclpy.node.Node, seed: int):
+    def __init__(self, node: Node, seed: int):
         """Publish camera and wish, listen to commands."""
         self.node, self.episode = node, Episode('drive', seed, keys=0)
         self.images = node.create_publisher(Image, 'image', 1)
