@@ -80,7 +80,7 @@ def main() -> int:
         print(answer.message, file=sys.stderr)
         return 1
     for evidence in answer.evidence[:3]:
-        stamp = evidence.header.stamp
+        stamp = evidence.stamp
         print(f'  rests on a frame of {stamp.sec}.{stamp.nanosec // 10**6:03} s: '
               f'{evidence.weight:.0%} of its attention')
     return 0

@@ -18,10 +18,13 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+import re
+import runpy
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / 'infmllm_ros'
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / 'infmllm_ros'
 ROS = {'rclpy', 'std_msgs', 'std_srvs', 'sensor_msgs', 'geometry_msgs', 'nav_msgs', 'tf2_ros',
        'diagnostic_msgs', 'infmllm_msgs', 'rcl_interfaces', 'lifecycle_msgs', 'builtin_interfaces',
        'rosgraph_msgs', 'cv_bridge', 'ament_index_python'}
@@ -92,3 +95,35 @@ def _surface() -> set[str]:
     lists = [node.value for node in tree.body if isinstance(node, ast.Assign)
              and node.targets[0].id == '__all__']
     return {item.value for item in lists[0].elts}
+
+
+def test_the_page_of_the_layout_is_what_the_code_says():
+    make = runpy.run_path(str(ROOT / 'docs/layout.py'))
+    assert (ROOT / 'docs/layout.md').read_text() == make['layout'](), 'run python docs/layout.py'
+
+
+def test_every_program_says_what_it_is_for():
+    for top in ('infmllm_ros', 'training', 'benchmarks', 'examples'):
+        for file in (ROOT / top).rglob('*.py'):
+            tree = ast.parse(file.read_text())
+            assert ast.get_docstring(tree) or not tree.body, f'{file.relative_to(ROOT)} does not'
+
+
+def test_files_that_the_architecture_names_exist():
+    page = (ROOT / 'docs/architecture.md').read_text()
+    places = (ROOT, PACKAGE, *(PACKAGE / part for part in ('engine', 'node', 'replay')))
+    named = re.findall(r'`((?:\w+/)*\w+(?:\.py|/))`', page)
+    assert {'cache.py', 'policies/', 'models/examine.py', 'test/test_architecture.py'} <= {*named}
+    for name in named:
+        assert any((place / name).exists() for place in places), f'no {name}'
+    diagram = page.split('```')[1]
+    for name in re.findall(r'\b(?:engine|node)/\w+', diagram):
+        assert (PACKAGE / name).exists() or (PACKAGE / f'{name}.py').exists(), f'no {name}'
+
+
+def test_the_architecture_names_every_part():
+    page = (ROOT / 'docs/architecture.md').read_text()
+    parts = {part.name for part in PACKAGE.iterdir() if (part / '__init__.py').exists()}
+    assert parts >= {'engine', 'node', 'replay'}
+    for part in parts:
+        assert re.search(rf'`{part}/?`|`{part}\.', page), f'{part} is not in it'
