@@ -22,9 +22,10 @@ import re
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / 'docs/troubleshooting.md'
 # who says why nothing happens; a reason is a text with a remedy behind a colon
-FILES = ('node/reasons.py', 'node/diagnostics.py', 'node/qos.py', 'node/camera.py',
-         'node/navigation.py', 'node/watches.py', 'node/questions.py', 'node/desk.py',
-         'node/loading.py', 'node/worker.py', 'node/node.py', 'navigation/guide.py')
+ELSEWHERE = {'option.py', 'options.py', 'parameters.py', 'parameters_page.py'}  # docs/parameters.md
+FILES = [ROOT / 'infmllm_ros/navigation/guide.py', *(
+    file for file in sorted((ROOT / 'infmllm_ros/node').glob('*.py'))
+    if file.name not in ELSEWHERE)]
 NOTES = {'model ready on ... (...) in ... s'}
 REMEDY = re.compile(r'^(.*?): [a-z].* |^(publishers: .*?): ', re.S)
 
@@ -50,7 +51,7 @@ def reasons() -> set[str]:
     """Collect what stands before the remedy of each reason."""
     found = set()
     for file in FILES:
-        for text in texts(ast.parse((ROOT / 'infmllm_ros' / file).read_text())):
+        for text in texts(ast.parse(file.read_text())):
             match = REMEDY.match(re.sub(r'^(watch )?\.\.\.: ', '', text))
             if match and len(text) > 30:
                 found.add((match[1] or match[2]).strip())
@@ -83,7 +84,7 @@ def test_the_page_has_every_status_of_an_answer():
 
 def titles() -> set[str]:
     """Read the names of the statuses on `/diagnostics` from the code."""
-    sources = ''.join((ROOT / 'infmllm_ros' / file).read_text() for file in FILES)
+    sources = ''.join(file.read_text() for file in FILES)
     found = {*re.findall(r"\bstatus\(\s*'([a-z ]+)'", sources),
              *re.findall(r"titles_of\('([a-z ]+)'", sources)}
     assert {'node', 'image input', 'frame rate', 'time', 'watches', 'worker'} <= found
