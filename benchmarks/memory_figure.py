@@ -100,7 +100,8 @@ def watch(frames: int = FRAMES, every: int = EVERY, seed: int = SEED) -> Drive:
         Which drive, and what is told.
     """
     session = StreamingSession(
-        load_model(MODEL, device='cpu'), make_policy('saddle', budget=MODEL_BUDGET, **MODEL_POLICY),
+        load_model(MODEL, device='cpu'),
+        make_policy('saddle', budget=MODEL_BUDGET, **MODEL_POLICY),
         max_question=32, max_answer=8)
     episode, interview = Episode('drive', seed, keys=0), Interview(seed, frames)
     drive = Drive([], [], [], {}, 0)
