@@ -57,6 +57,7 @@ setup(
             'check = infmllm_ros.engine.check:main',
             'demo = infmllm_ros.demo:main',
             'replay = infmllm_ros.replay.__main__:main',
+            'replay_compare = infmllm_ros.replay.compare:main',
         ],
     },
 )

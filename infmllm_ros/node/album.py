@@ -68,12 +68,7 @@ class Album:
         """Keep a thumbnail of an image, uint8 [H, W, 3] RGB."""
         if not self.most:
             return
-        step = max(1, max(image.shape[:2]) // (2 * self.size))  # cheap first; then smoothly
-        small = Image.fromarray(np.ascontiguousarray(image[::step, ::step]))
-        small.thumbnail((self.size, self.size), Image.Resampling.BOX)
-        data = io.BytesIO()
-        small.save(data, 'jpeg', quality=QUALITY)
-        self._jpegs[frame] = data.getvalue()
+        self._jpegs[frame] = thumbnail(image, self.size)
 
     def tidy(self, held: Iterable[Holding], room: int = 0) -> None:
         """
@@ -96,3 +91,13 @@ class Album:
                    if name.startswith(_PREFIX)}
         self._jpegs = {frames[number]: numbers[number] for number in sorted(numbers)
                        if number in frames}
+
+
+def thumbnail(image: np.ndarray, size: int) -> bytes:
+    """Make a jpeg of an image, uint8 [H, W, 3] RGB; its longest side is `size` pixels at most."""
+    step = max(1, max(image.shape[:2]) // (2 * size))  # cheap first; then smoothly
+    small = Image.fromarray(np.ascontiguousarray(image[::step, ::step]))
+    small.thumbnail((size, size), Image.Resampling.BOX)
+    data = io.BytesIO()
+    small.save(data, 'jpeg', quality=QUALITY)
+    return data.getvalue()

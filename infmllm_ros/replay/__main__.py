@@ -22,28 +22,35 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from contextlib import closing, ExitStack
+from contextlib import closing
 from pathlib import Path
-import signal
 import sys
 from typing import Any
 
-from infmllm_ros.engine import EngineError
-from infmllm_ros.node.option import ParameterError
-from infmllm_ros.replay import report
-from infmllm_ros.replay.bagging import BagError, open_bag, STORAGES
+from infmllm_ros.replay.bagging import STORAGES
 from infmllm_ros.replay.console import Console
+from infmllm_ros.replay.live import Live
 from infmllm_ros.replay.offline import INTERRUPTED, Offline
+from infmllm_ros.replay.options import (
+    add_input,
+    add_parameters,
+    EARLY,
+    folder_of,
+    heed_end,
+    INPUT,
+    OK,
+    read_input,
+    STOPPED,
+    WRONG,
+    WRONG_INPUT,
+)
+from infmllm_ros.replay.output import replay_into
 from infmllm_ros.replay.plan import Plan
-from infmllm_ros.replay.plan_file import PlanError, read_plan
-from infmllm_ros.replay.records import End, FILE, Journal
-from infmllm_ros.replay.settings import read_parameters, remapped
-from infmllm_ros.replay.sources import camera_topics, open_source, Source, SourceError
+from infmllm_ros.replay.records import End
+from infmllm_ros.replay.settings import remapped
+from infmllm_ros.replay.sources import Source
 from infmllm_ros.replay.terminal import Progress, Screen
-from infmllm_ros.replay.thumbnails import FILE as THUMBNAILS
-from infmllm_ros.replay.thumbnails import Thumbnails
 
-OK, WRONG, INPUT, EARLY, STOPPED = 0, 1, 2, 3, 130
 OFFLINE_ONLY = ('params_file', 'parameter', 'remap', 'save_memory')
 LIVE_ONLY = ('rate', 'namespace', 'hold')
 
@@ -56,27 +63,15 @@ def arguments_of(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog='Exit status: 0; 1 if an answer was not the expected one; 2 on wrong input, '
         'nothing is done; 3 if the replay ended early, what there was is kept; 130 when '
         'interrupted, likewise.')
-    parser.add_argument('input', nargs='?', metavar='BAG', help='bag (folder, .mcap, .db3), '
-                        'video, or folder of images; default: a rendered drive')
-    parser.add_argument('--questions', type=Path, metavar='FILE', help='YAML: what to ask when, '
-                        'see docs/replay.md')
+    add_input(parser)
     parser.add_argument('--out', type=Path, metavar='FOLDER', help='where to write (default: '
                         'replay_ and the name of the input)')
-    parser.add_argument('--cameras', nargs='+', default=[], metavar='NAME=TOPIC',
-                        help='which image topics of a bag, or which sub-folders')
-    parser.add_argument('--fps', type=float, help='of images without stamps (default: 10)')
-    parser.add_argument('--seed', type=int, default=0, help='of the rendered drive (default: 0)')
     parser.add_argument('--storage', choices=STORAGES, default='mcap', help='of the bag that is '
                         'written (default: mcap)')
     parser.add_argument('--no-bag', action='store_true', help='write no bag')
     parser.add_argument('--no-report', action='store_true', help='write no report.html')
     offline = parser.add_argument_group('offline')
-    offline.add_argument('--params-file', action='append', type=Path, metavar='FILE',
-                         help='parameters of the node; without a model it is the bundled one')
-    offline.add_argument('-p', dest='parameter', action='append', metavar='NAME:=VALUE',
-                         help='one of them')
-    offline.add_argument('-r', dest='remap', action='append', metavar='NAME:=TOPIC',
-                         help='another name for a topic, as in path:=/plan')
+    add_parameters(offline)
     offline.add_argument('--save-memory', type=Path, metavar='FILE', help='save the memory as it '
                          'is at the end')
     live = parser.add_argument_group('live')
@@ -97,50 +92,29 @@ def arguments_of(argv: Sequence[str] | None) -> argparse.Namespace:
 def replay(arguments: argparse.Namespace, source: Source, plan: Plan, given: dict[str, Any],
            screen: Screen) -> End:
     """Replay into the folder that the arguments name; returns the last record."""
-    console, folder = Console(screen), folder_of(arguments)
-    with ExitStack() as stack:
-        run = None
-        if not arguments.live:  # whatever is wrong shows before anything is written
-            run = Offline(source, plan, given, progress=screen.live,
-                          remap=remapped(arguments.remap or ()))
-            stack.enter_context(closing(run))
-        folder.mkdir(parents=True, exist_ok=True)
-        bags = [] if arguments.no_bag else [stack.enter_context(closing(
-            open_bag(folder / 'bag', arguments.storage)))]
-        sinks = [stack.enter_context(closing(Journal(folder / FILE))), console]
-        stack.callback(screen.close)
-        if run is None:
-            options = {name: getattr(arguments, name) for name in LIVE_ONLY
-                       if getattr(arguments, name) is not None}
-            end = _live(source, plan, sinks, bags, {
-                **options, 'on_frame': Progress(screen, source.count).show})
-        else:
-            thumbnails = stack.enter_context(closing(
-                Thumbnails(folder / THUMBNAILS, run.cameras)))
-            end = run.replay(sinks, bags=bags, thumbnails=thumbnails,
-                             save_memory=arguments.save_memory,
-                             on_frame=Progress(screen, source.count).show)
-    if not arguments.no_report:
-        report.write(folder)
+    console = Console(screen)
+    with closing(_run(arguments, source, plan, given, screen)) as run:
+        try:
+            end = replay_into(
+                folder_of(arguments), run, [console],
+                storage=None if arguments.no_bag else arguments.storage,
+                page=not arguments.no_report, on_frame=Progress(screen, source.count).show,
+                **{'save_memory': arguments.save_memory} if arguments.save_memory else {})
+        finally:
+            screen.close()
     for row in console.table():
         screen.line(row)
     return end
 
 
-def _live(source: Source, plan: Plan, sinks: Sequence[Any], bags: Sequence[Any],
-          options: dict[str, Any]) -> End:
-    from infmllm_ros.replay.live import LiveError, replay_live  # needs a middleware
-    try:
-        return replay_live(source, plan, sinks, bags=bags, **options)
-    except LiveError as error:
-        raise SourceError(str(error)) from None
-
-
-def folder_of(arguments: argparse.Namespace) -> Path:
-    """Name the folder that is written to."""
-    if arguments.out:
-        return arguments.out
-    return Path(f'replay_{Path(arguments.input).resolve().stem}' if arguments.input else 'replay')
+def _run(arguments: argparse.Namespace, source: Source, plan: Plan, given: dict[str, Any],
+         screen: Screen) -> Offline | Live:
+    """Make ready; whatever is wrong shows before anything is written."""
+    if not arguments.live:
+        return Offline(source, plan, given, progress=screen.live,
+                       remap=remapped(arguments.remap or ()))
+    return Live(source, plan, **{name: getattr(arguments, name) for name in LIVE_ONLY
+                                 if getattr(arguments, name) is not None})
 
 
 def conclusion(end: End, folder: Path, screen: Screen) -> int:
@@ -160,18 +134,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Replay; the exit status is as --help says."""
     arguments = arguments_of(argv)
     screen = Screen(sys.stdout)
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-    signal.signal(signal.SIGTERM, interrupt)  # as SIGINT does
+    heed_end()
     try:
-        source = open_source(arguments.input, camera_topics(arguments.cameras), arguments.fps,
-                             arguments.seed)
-        given = read_parameters(arguments.params_file or (), arguments.parameter or ())
-        plan = read_plan(arguments.questions, given.get('cameras', source.cameras)
-                         ) if arguments.questions else Plan()
+        source, plan, given = read_input(arguments)
         end = replay(arguments, source, plan, given, screen)
-    except (SourceError, PlanError, ParameterError, EngineError, BagError) as error:
+    except WRONG_INPUT as error:
         print(f'replay: {error}', file=sys.stderr)
         return INPUT
     except OSError as error:

@@ -23,7 +23,7 @@ none is dropped: the results are then those of an offline replay.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
 from math import inf
@@ -31,23 +31,32 @@ import threading
 import time
 from typing import Any
 
+from infmllm_ros.images import decode
+from infmllm_ros.node.album import thumbnail
+from infmllm_ros.node.convert import nanoseconds
+from infmllm_ros.replay.deliveries import Deliveries
 from infmllm_ros.replay.following import Follower
 from infmllm_ros.replay.meeting import Meeting
-from infmllm_ros.replay.offline import Bag, INTERRUPTED, Sink
+from infmllm_ros.replay.offline import INTERRUPTED
 from infmllm_ros.replay.plan import Plan, Telling, Turn
 from infmllm_ros.replay.player import Player
+from infmllm_ros.replay.recorder import Bag, Sink
 from infmllm_ros.replay.records import End, Frame, Problem, Record, Run, SENT, Told
 from infmllm_ros.replay.settings import model_name
+from infmllm_ros.replay.source import COMPRESSED, SECOND, Source
 from infmllm_ros.replay.source import Frame as Image
-from infmllm_ros.replay.source import SECOND, Source
+from infmllm_ros.replay.thumbnails import SIZE, Thumbnails
+from infmllm_ros.replay.transport import make_room
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import String
 
 PATIENCE = 120.0  # [s] for an answer, and for a frame to be seen
-LOSS = 10.0  # [s] a frame that has not arrived after that was lost on the way
 SETTLE = 10.0  # [s] for what was told, and for the last frame where none is held
 SILENCE = 30.0  # [s] without statistics after which the node counts as gone, or 3 of their periods
 STEP = 0.01  # [s] longest wait for something to hear
@@ -69,10 +78,9 @@ class Ahead:
             yield frame
 
 
-def replay_live(source: Source, plan: Plan, sinks: Iterable[Sink] = (), *,
-                bags: Iterable[Bag] = (), **options: Any) -> End:
+class Live:
     """
-    Replay a source once, into a running node.
+    One replay into a running node, which is met first.
 
     Parameters
     ----------
@@ -80,47 +88,6 @@ def replay_live(source: Source, plan: Plan, sinks: Iterable[Sink] = (), *,
         What to play.
     plan : Plan
         What to tell and to ask.
-    sinks : iterable of Sink
-        Each takes all records.
-    bags : iterable of Bag
-        Each takes all messages of the node.
-    options
-        See `Live`.
-
-    Returns
-    -------
-    End
-        With a problem, if the replay ended before its source did.
-
-    Raises
-    ------
-    LiveError
-        No node was found, or it cannot take the frames: nothing was written.
-    """
-    sinks, bags = tuple(sinks), tuple(bags)
-
-    def write(record: Record) -> None:
-        for sink in sinks:
-            sink.write(record)
-
-    def publish(topic: str, time_ns: int, message: Any) -> None:
-        for bag in bags:
-            bag.publish(topic, time_ns, message)
-    return Live(source, plan, write, publish, **options).run()
-
-
-class Live:
-    """
-    One replay into a running node.
-
-    Parameters
-    ----------
-    source, plan
-        See `replay_live`.
-    write : callable
-        Takes the records, in the caller's thread.
-    publish : callable
-        Takes (topic, time [ns], message) of all that the node says.
     rate : float
         Speed, 1 is the source's own.
     hold : bool
@@ -129,17 +96,26 @@ class Live:
         That the node is in.
     patience : float
         [s] For an answer, beyond the question's own deadline.
-    on_frame : callable
-        Takes the number of frames that were sent, after each.
+
+    Attributes
+    ----------
+    cameras : list of str
+        Names that the source gives them.
+
+    Raises
+    ------
+    LiveError
+        No node was found, or it cannot take the frames.
 
     """
 
-    def __init__(self, source: Source, plan: Plan, write: Callable[[Record], None],
-                 publish: Callable[[str, int, Any], None], *, rate: float = 1.0,
-                 hold: bool = False, namespace: str = '', patience: float = PATIENCE,
-                 on_frame: Callable[[int], None] = lambda count: None):
+    def __init__(self, source: Source, plan: Plan, *, rate: float = 1.0, hold: bool = False,
+                 namespace: str = '', patience: float = PATIENCE):
         self._source, self._plan, self._rate, self._hold = source, plan, rate, hold
-        self._sink, self._patience, self._done = write, patience, on_frame
+        self._patience, self.cameras = patience, source.cameras
+        self._sinks: tuple[Sink, ...] = ()
+        self._bags: tuple[Bag, ...] = ()
+        self._thumbnails: Thumbnails | None = None
         self._agenda = plan.agenda()
         self._due: deque[Telling | Turn] = deque()
         self._hurry = False  # the next frame is due: no more waiting
@@ -148,67 +124,69 @@ class Live:
         self._problem = ''
         self._begin = self._time_ns = 0  # [ns] of the source: first frame, newest frame
         self._next: Image | None = None  # about to be sent
-        self._played: deque[Frame] = deque()  # not written yet
+        self._played: deque[tuple[Frame, bytes | None]] = deque()  # not written yet
+        self._next_picture = 0  # [ns]
         self._number = 0  # of frames sent
-        self._when = 0.0  # [s] the newest was sent
-        self._sent: Counter[str] = Counter()  # by camera
-        self._lost: Counter[str] = Counter()  # of them
-        self._before: dict[str, tuple[int, int, int]] = {}  # counts of the node when it began
         self._context = Context()
+        make_room()
         rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self._node = rclpy.create_node('replay', namespace=namespace, context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
         self._tell = self._node.create_publisher(String, 'tell', 100)
         self._follower = Follower(
-            self._node, write, publish, lambda: self._time_ns, patience)
+            self._node, self._write, self._publish, lambda: self._time_ns, patience)
+        try:
+            self._meet()
+        except BaseException:
+            self.close()
+            raise
 
-    def run(self) -> End:
+    def close(self) -> None:
+        """Leave the domain."""
+        self._executor.shutdown()
+        self._node.destroy_node()
+        rclpy.shutdown(context=self._context)
+
+    def _meet(self) -> None:
+        """Find the node and have it discover this one."""
+        follower = self._follower
+        meeting = Meeting(self._node, follower, self._spin)
+        meeting.active()
+        self._player = Player(
+            self._node, Ahead(self._source, self._coming), rate=self._rate, clock=CLOCK,
+            topic=meeting.topic(self._source))
+        model, sim_time, period = meeting.parameters('model', 'use_sim_time', 'stats_period')
+        meeting.heard(*self._player.publishers.values(), follower.questions, self._tell)
+        self._model, self._sim_time = model.string_value, sim_time.bool_value
+        self._silence = max(SILENCE, 3 * period.double_value)
+
+    def replay(self, sinks: Iterable[Sink] = (), *, bags: Iterable[Bag] = (),
+               thumbnails: Thumbnails | None = None,
+               on_frame: Callable[[int], None] = lambda count: None) -> End:
         """
-        Play, ask, and write all that comes of it.
+        Replay, once.
+
+        Parameters
+        ----------
+        sinks : iterable of Sink
+            Each takes all records.
+        bags : iterable of Bag
+            Each takes all messages of the node.
+        thumbnails : Thumbnails, optional
+            Takes pictures.
+        on_frame : callable
+            Takes the number of frames that were sent, after each.
 
         Returns
         -------
         End
-            Which was written too; it has a problem if the replay ended early.
-
-        Raises
-        ------
-        LiveError
-            See `replay_live`.
+            With a problem, if the run ended before its source did.
         """
-        try:
-            return self._replay(self._meet())
-        finally:
-            self._executor.shutdown()
-            self._node.destroy_node()
-            rclpy.shutdown(context=self._context)
-
-    def _meet(self) -> Player:
-        """Find the node and have it discover this one; returns what plays to it."""
-        follower = self._follower
-        meeting = Meeting(self._node, follower, self._spin)
-        meeting.active()
-        player = Player(self._node, Ahead(self._source, self._coming), rate=self._rate,
-                        clock=CLOCK, topic=meeting.topic(self._source))
-        model, sim_time, period = meeting.parameters('model', 'use_sim_time', 'stats_period')
-        meeting.heard(*player.publishers.values(), follower.questions, self._tell)
-        self._silence = max(SILENCE, 3 * period.double_value)
-        self._before = self._counts()
-        self._sink(Run(
-            self._source.name, 'live', model_name({'model': model.string_value}),
-            follower.stats.policy, follower.stats.budget, self._source.cameras,
-            questions=self._plan.name,
-            measured={'started': datetime.now(timezone.utc).isoformat(timespec='seconds')}))
-        follower.begin()
-        if not sim_time.bool_value:
-            self._say(f'{follower.name} does not follow /clock: set use_sim_time, or its watches '
-                      'and ages go by its own clock')
-        return player
-
-    def _replay(self, player: Player) -> End:
-        start = time.monotonic()
-        thread = threading.Thread(target=self._play, args=(player,))
+        self._sinks, self._bags, self._thumbnails = tuple(sinks), tuple(bags), thumbnails
+        self._done, start = on_frame, time.monotonic()
+        self._begin_run()
+        thread = threading.Thread(target=self._play)
         thread.start()
         try:
             while thread.is_alive() and not self._problem:
@@ -219,27 +197,43 @@ class Live:
             self._problem = INTERRUPTED
         finally:
             self._ended = True
-            player.stop()
+            self._player.stop()
             thread.join()
         self._write_played()
         self._follower.give_up()
         problem = self._problem or self._source.problem
         if problem:
             self._say(problem)
-        seconds = time.monotonic() - start
-        counts = self._follower.ledger.counts
+        seconds, counts = time.monotonic() - start, self._follower.ledger.counts
         end = End({SENT: self._number}, counts['answers'], counts['judged'], counts['right'],
                   problem, measured={
                       'seconds': seconds, 'frames_per_second': self._number / seconds,
                       'speed': (self._time_ns - self._begin) / SECOND / seconds})
-        self._sink(end)
+        self._write(end)
         return end
+
+    def _begin_run(self) -> None:
+        follower = self._follower
+        now = time.monotonic()
+        self._spin(lambda: follower.heard > now, self._silence)  # counts that are not old
+        self._deliveries = Deliveries(self.cameras, follower.stats, self._patience)
+        self._write(Run(
+            self._source.name, 'live', model_name({'model': self._model}), follower.stats.policy,
+            follower.stats.budget, self.cameras, questions=self._plan.name,
+            measured={'started': datetime.now(timezone.utc).isoformat(timespec='seconds')}))
+        follower.begin()
+        if follower.stats.frames_seen:
+            self._say(f'{follower.name} remembers {follower.stats.frames_seen:,} frames from '
+                      'before: call its service reset first for answers that can be repeated')
+        if not self._sim_time:
+            self._say(f'{follower.name} does not follow /clock: set use_sim_time, or its watches '
+                      'and ages go by its own clock')
 
     # In the thread that plays.
 
-    def _play(self, player: Player) -> None:
+    def _play(self) -> None:
         try:
-            player.play(self._on_frame, self._wait)
+            self._player.play(self._on_frame, self._wait)
         except Exception as error:
             self._problem = f'{type(error).__name__}: {error}'
 
@@ -254,17 +248,32 @@ class Live:
 
     def _wait(self, frame: Image) -> None:
         """Wait for what comes before a frame that is due."""
+        if not self._number:
+            self._set_clock(frame)
         self._hurry = not self._hold
         while not self._ended and (self._due or self._hold and self._busy()):
             time.sleep(STEP / 4)
         self._hurry = False
 
+    def _set_clock(self, frame: Image) -> None:
+        """Have the node's time go back, if it must, before the first frame: it may forget then."""
+        self._player.tick(frame.time_ns)
+        end = time.monotonic() + SETTLE
+        for _ in range(2):
+            heard = self._follower.heard
+            while not self._ended and self._follower.heard == heard and time.monotonic() < end:
+                time.sleep(STEP)
+
     def _on_frame(self, number: int, stamp_ns: int) -> None:
         """Note a frame that was sent."""
         camera = self._next.camera
-        self._number, self._time_ns, self._when = number, self._next.time_ns, time.monotonic()
-        self._sent[camera] += 1
-        self._played.append(Frame(number - 1, stamp_ns, camera, SENT))
+        self._number, self._time_ns = number, self._next.time_ns
+        self._deliveries.send(camera)
+        jpeg = None
+        if self._thumbnails is not None and self._time_ns >= self._next_picture:
+            self._next_picture = self._time_ns + SECOND
+            jpeg = picture(self._next)
+        self._played.append((Frame(number - 1, stamp_ns, camera, SENT), jpeg))
 
     # In the caller's thread.
 
@@ -304,7 +313,7 @@ class Live:
             self._step()
         now = time.monotonic()
         self._spin(lambda: self._follower.heard > now, SETTLE)
-        dropped = sum(now[2] - self._before[camera][2] for camera, now in self._counts().items())
+        dropped = self._deliveries.dropped(self._follower.stats)
         if dropped:
             self._say(f'{dropped} frames were dropped by the node, which was busy: an offline '
                       'replay sees them; --hold waits for it, a lower --rate gives it time')
@@ -314,7 +323,7 @@ class Live:
         if isinstance(item, Turn):
             self._follower.ask(item, at)
             return
-        self._sink(Told(at, item.text))
+        self._write(Told(at, item.text))
         self._told = self._follower.stats.tokens_seen, time.monotonic()
         self._tell.publish(String(data=item.text))
 
@@ -324,15 +333,7 @@ class Live:
 
     def _behind(self) -> bool:
         """Tell whether the node has still to see a frame, or to remember a text."""
-        return self._told is not None or any(
-            self._unseen(camera)[1] > 0 for camera in self._sent)
-
-    def _unseen(self, camera: str) -> tuple[int, int]:
-        """Count the frames of a camera that have not arrived, and those not seen yet."""
-        sent = self._sent[camera] - self._lost[camera]
-        received, done, _ = (now - before for now, before in zip(
-            self._counts()[camera], self._before[camera]))
-        return sent - received, sent - done
+        return self._told is not None or self._deliveries.behind(self._follower.stats)
 
     def _settle(self) -> None:
         """Give up waiting for what does not come."""
@@ -344,12 +345,8 @@ class Live:
             elif heard > when + SETTLE:
                 self._told = None
                 self._say('a text was not remembered: see the log of the node')
-        for camera in self._sent:
-            away, unseen = self._unseen(camera)
-            if unseen > 0 and heard > self._when + (LOSS if away > 0 else self._patience):
-                self._lost[camera] += unseen
-                what = 'did not arrive' if away > 0 else 'were not seen'
-                self._say(f'{unseen} frames of camera {camera!r} {what}: see the log of the node')
+        for line in self._deliveries.give_up(self._follower.stats, heard):
+            self._say(line)
 
     def _gone(self) -> str:
         """Say what has become of the node, if it is not there any more."""
@@ -364,17 +361,36 @@ class Live:
             return f'{follower.name} has said nothing for {silent:.0f} s {after}: see its log'
         return ''
 
-    def _counts(self) -> dict[str, tuple[int, int, int]]:
-        """Count what became of each camera's frames: received, of them done with, dropped."""
-        counts = [(c.frames_received, c.frames_seen + c.frames_similar + c.frames_dropped
-                   + c.images_bad, c.frames_dropped) for c in self._follower.stats.cameras]
-        names = [c.name for c in self._follower.stats.cameras]
-        return dict(zip(self._source.cameras if len(names) == 1 else names, counts))
-
     def _write_played(self) -> None:
         while self._played:
-            self._sink(self._played.popleft())
-            self._done(self._number)
+            frame, jpeg = self._played.popleft()
+            self._write(frame)
+            if jpeg is not None:
+                self._thumbnails.pass_by(frame.camera, frame.stamp_ns, jpeg)
+            self._done(frame.number + 1)
 
     def _say(self, text: str) -> None:
-        self._sink(Problem(self._time_ns, text))
+        self._write(Problem(self._time_ns, text))
+
+    def _write(self, record: Record) -> None:
+        for sink in self._sinks:
+            sink.write(record)
+
+    def _publish(self, topic: str, time_ns: int, message: Any) -> None:
+        for bag in self._bags:
+            bag.publish(topic, time_ns, message)
+        if self._thumbnails is not None and isinstance(message, CompressedImage):  # evidence
+            self._thumbnails.keep(message.header.frame_id, nanoseconds(message.header.stamp),
+                                  bytes(message.data))
+
+
+def picture(frame: Image) -> bytes | None:
+    """Make a thumbnail of a frame; None if it cannot be decoded."""
+    image = frame.image
+    try:
+        if image is None:
+            kind = CompressedImage if frame.msgtype == COMPRESSED else ImageMessage
+            image = decode(deserialize_message(frame.raw, kind))
+    except Exception:  # whatever broken bytes make it raise: the node will say so
+        return None
+    return thumbnail(image, SIZE)

@@ -163,7 +163,7 @@ class Player:
             due = begin + held + int((frame.time_ns - first) / self._rate)
             while self._running() and (gap := due - time.monotonic_ns()) > 0:
                 if played.frames:
-                    self._tick(frame.time_ns - int(gap * self._rate))
+                    self.tick(frame.time_ns - int(gap * self._rate))
                 self._stopped.wait(min(gap / SECOND, self._period))
             if before is not None and self._running():
                 called = time.monotonic_ns()
@@ -172,7 +172,7 @@ class Player:
                 due += took
             if not self._running():
                 break
-            self._tick(frame.time_ns)
+            self.tick(frame.time_ns)
             stamp = self._publish(frame, anchor + frame.time_ns - first)
             late = max(0, time.monotonic_ns() - due)
             played.frames += 1
@@ -193,7 +193,7 @@ class Player:
     def _running(self) -> bool:
         return self._node.context.ok() and not self._stopped.is_set()
 
-    def _tick(self, time_ns: int) -> None:
+    def tick(self, time_ns: int) -> None:
         """Publish the source's time."""
         if self._clock is not None:
             message = Clock()

@@ -14,14 +14,17 @@
 
 """A replay into a running node: the results of a plain session, every question ended once."""
 
+from contextlib import closing
 import itertools
 from math import inf
+from types import SimpleNamespace
+from zipfile import ZipFile
 
 from infmllm_ros.bundled import MODEL, MODEL_BUDGET, MODEL_POLICY
 from infmllm_ros.engine import load_model, make_policy, StreamingSession
 from infmllm_ros.replay.interview import Interview
 from infmllm_ros.replay.plan import Entry, Plan, Telling
-from infmllm_ros.replay.records import Answer, Event, Frame, Problem, Run, Stats, Told
+from infmllm_ros.replay.records import Answer, Event, Frame, Problem, read, Run, Stats, Told
 from infmllm_ros.replay.sources import Rendered
 import numpy as np
 import pytest
@@ -32,9 +35,12 @@ pytest.importorskip('rosbags', reason='bags are written by rosbags')
 from infmllm_msgs.msg import Answer as AnswerMessage  # noqa: E402, I100
 from infmllm_msgs.srv import MemoryFile  # noqa: E402
 from infmllm_ros.replay import live, meeting  # noqa: E402
+from infmllm_ros.replay.__main__ import main  # noqa: E402
 from infmllm_ros.replay.bagging import open_bag  # noqa: E402
 from infmllm_ros.replay.live import Live  # noqa: E402
 from infmllm_ros.replay.meeting import LiveError, Meeting  # noqa: E402
+from infmllm_ros.replay.offline import Offline  # noqa: E402
+from infmllm_ros.replay.to_bag import main as to_bag  # noqa: E402
 from lifecycle_msgs.srv import GetState  # noqa: E402
 import rclpy  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
@@ -47,13 +53,16 @@ PARAMETERS = {
     'model': str(MODEL), 'budget_tokens': MODEL_BUDGET, 'autostart': 'true',
     'use_sim_time': 'true', 'stats_period': 0.02, 'max_answer_tokens': 8,
     'max_question_tokens': 32, **{f'saddle.{name}': v for name, v in MODEL_POLICY.items()}}
+# Best effort, one deep, is the default: a busy machine may lose a frame.
+QUALITY = {f'qos_overrides./{NAMESPACE}/image.subscription.{name}': value for name, value in (
+    ('reliability', 'reliable'), ('history', 'keep_last'), ('depth', 10))}
 
 
 @pytest.fixture(scope='module')
 def node(start, robot, tmp_path_factory):
     """Start the node, with the bundled model."""
     folder = tmp_path_factory.mktemp('memory')
-    process = start({**PARAMETERS, 'memory.folder': str(folder)})
+    process = start({**PARAMETERS, **QUALITY, 'memory.folder': str(folder)})
     process.wait_for_log('active: images from')
     robot.add_client(MemoryFile, 'save_memory')
     robot.add_client(GetState, 'infmllm/get_state')  # made last: see `meet`
@@ -66,8 +75,9 @@ def environment(monkeypatch, domain):
     monkeypatch.setenv('ROS_DOMAIN_ID', str(domain))
 
 
-def ignore(*_):
-    pass
+def play(source, plan, write, namespace=NAMESPACE, bags=(), **options):
+    with closing(Live(source, plan, namespace=namespace, **options)) as run:
+        return run.replay([SimpleNamespace(write=write)], bags=bags)
 
 
 def interview(source):
@@ -133,13 +143,37 @@ def check(records, answers):
         np.testing.assert_allclose(record.probabilities, answer.probabilities, atol=2e-6)
 
 
-def check_memory(robot, model, session):
-    """Hold the node's memory to that of a session, token for token."""
+def check_memory(robot, model, *others):
+    """Hold the node's memory to those of sessions, token for token."""
     saved = robot.call('save_memory', MemoryFile.Request(path='memory'))
     assert saved.success, saved.message
     loaded = StreamingSession.load(saved.path, model)
     for layer in range(model.config.get_text_config().num_hidden_layers):
-        np.testing.assert_array_equal(loaded.kept(layer), session.kept(layer))
+        for other in others:
+            np.testing.assert_array_equal(loaded.kept(layer), other.kept(layer))
+
+
+def check_offline(source, plan, records, model, file):
+    """Hold what was told and answered to an offline replay; returns its session, from a file."""
+    given = {name: value for name, value in PARAMETERS.items()
+             if name not in ('autostart', 'use_sim_time', 'stats_period')}
+    offline = []
+    with closing(Offline(source, plan, given, model)) as run:
+        run.replay([SimpleNamespace(write=offline.append)], save_memory=file)
+    pairs = list(zip(*([r for r in run if isinstance(r, (Told, Answer))]
+                       for run in (records, offline)), strict=True))
+    assert len(pairs) == len(plan.tellings) + len(plan.questions)
+    for one, other in pairs:
+        numbers = []
+        for record in (one, other):
+            record.measured = {}
+            if isinstance(record, Answer):
+                numbers.append([*record.probabilities, *(e.pop() for e in record.evidence)])
+                record.probabilities = []
+        assert one == other  # but for numbers, which depend on how many threads there were
+        if numbers:
+            np.testing.assert_allclose(*numbers, atol=2e-6)
+    return StreamingSession.load(file, model)
 
 
 def test_with_hold_nothing_is_dropped_and_all_is_as_in_a_plain_session(
@@ -149,13 +183,16 @@ def test_with_hold_nothing_is_dropped_and_all_is_as_in_a_plain_session(
     asked = [round(e.at[0] * FPS) for e in plan.questions[:-1]]
     assert len(plan.tellings) == 3 and len(plan.questions) == 4
     records, bag = [], open_bag(tmp_path / 'bag')
-    end = Live(source, plan, records.append, bag.publish, rate=100, hold=True,
-               namespace=NAMESPACE).run()
+    end = play(source, plan, records.append, bags=[bag], rate=100, hold=True)
     bag.close()
     assert not [r for r in records if isinstance(r, Problem)] and records[-1] is end
     session, answers = plainly(model, source, plan)
     check(records, answers)
-    check_memory(robot, model, session)
+    heard = messages(tmp_path / 'bag')
+    told = [deserialize_message(raw, AnswerMessage) for raw in heard[f'/{NAMESPACE}/answer']]
+    assert [a.text for a in told] == [r.text for r in records if isinstance(r, Answer)]
+    check_memory(robot, model, session,
+                 check_offline(source, plan, records, model, tmp_path / 'offline'))
     run = records[0]
     assert [r.asked_ns for r in records if isinstance(r, Answer)] == [
         frame.time_ns for i, frame in enumerate(source) if i in (*asked, 199)]
@@ -168,9 +205,6 @@ def test_with_hold_nothing_is_dropped_and_all_is_as_in_a_plain_session(
     right = sum(answers[e.name].text == e.expected[0] for e in plan.questions if e.expected)
     assert (end.frames, end.answers, end.judged, end.right, end.problem) == (
         {'sent': 200}, 4, 3, right, '')
-    heard = messages(tmp_path / 'bag')
-    told = [deserialize_message(raw, AnswerMessage) for raw in heard[f'/{NAMESPACE}/answer']]
-    assert [a.text for a in told] == [r.text for r in records if isinstance(r, Answer)]
     assert len(heard[f'/{NAMESPACE}/cache_stats']) == len(
         [r for r in records if isinstance(r, Stats)])
     jpeg = deserialize_message(heard[f'/{NAMESPACE}/evidence_image'][-1], CompressedImage)
@@ -189,19 +223,19 @@ def messages(folder):
 
 
 def test_at_a_low_rate_nothing_is_held_and_all_is_the_same(node, robot, model):
-    source = Rendered(5, count=40)
-    plan = Plan((Entry('choice', 'what is ahead', at=(1.0,), choices=('car', 'tree')),
-                 Entry('frame', 'what is on the left', frame=30),
+    source = Rendered(5, count=24)
+    plan = Plan((Entry('choice', 'what is ahead', at=(.8,), choices=('car', 'tree')),
+                 Entry('frame', 'what is on the left', frame=20),
                  Entry('last', 'what is ahead', at=(inf,))),
                 (Telling(.5, 'the target is the white cube'),))
     for rate in (.5, .1, .02):  # until the machine keeps up
         assert robot.trigger('reset').success
         records = []
-        Live(source, plan, records.append, ignore, rate=rate, namespace=NAMESPACE).run()
+        play(source, plan, records.append, rate=rate)
         problems = [r.text for r in records if isinstance(r, Problem)]
         if not problems:
             break
-        assert all('were dropped by the node' in text for text in problems)
+        assert all('dropped by the node' in text for text in problems), problems
     assert not problems
     session, answers = plainly(model, source, plan)
     check(records, answers)
@@ -220,56 +254,93 @@ def test_every_question_ends_once_whatever_comes_of_it(node, robot):
         original(follower, turn, asked_ns)
 
     live.Follower.ask = ask
+    assert robot.trigger('reset').success
     try:
-        end = Live(source, plan, records.append, ignore, hold=True, rate=100,
-                   namespace=NAMESPACE).run()
+        end = play(source, plan, records.append, hold=True, rate=100)
     finally:
         live.Follower.ask = original
     answers = [r for r in records if isinstance(r, Answer)]
     assert [(r.name, r.status, r.right) for r in answers] == [
         ('long', 'BAD_QUERY', None), ('fine', 'OK', None), ('late', 'LOST', False)]
     assert 'no answer came' in answers[2].message and (end.answers, end.judged) == (3, 1)
-    assert [r.text for r in records if isinstance(r, Problem)] == [
-        'question never is not asked: frame 99 did not come']
+    problem, = [r.text for r in records if isinstance(r, Problem)]
+    assert 'question never is not asked' in problem
+    again = []
+    play(Rendered(5, count=1), Plan(), again.append, hold=True)
+    assert 'remembers 12 frames from before' in next(
+        r.text for r in again if isinstance(r, Problem))
     assert not [r for r in records if isinstance(r, Event)]
 
 
-def test_a_node_that_is_not_there_or_not_active_is_said(node, robot, monkeypatch):
-    def refused(source=None, **options):
-        records = []
-        with pytest.raises(LiveError) as error:
-            Live(source or Rendered(5, count=3), Plan(), records.append, ignore,
-                 **{'namespace': NAMESPACE, **options}).run()
-        assert not records
-        return str(error.value)
-
-    two = Rendered(5, count=3)
-    two.msgtypes = {'left': two.msgtypes[''], 'right': two.msgtypes['']}
-    assert "camera 'left' of rendered drive 5 is none of /test_live/infmllm" in refused(two)
-    monkeypatch.setattr(meeting, 'START', 1.0)
-    assert 'nobody publishes /nowhere/cache_stats' in refused(namespace='nowhere')
-    jpegs = Rendered(5, count=3)
-    jpegs.msgtypes = {'': 'sensor_msgs/msg/CompressedImage'}
-    assert 'nobody subscribes to /test_live/image/compressed' in refused(jpegs)
-    assert robot.change('deactivate')
-    monkeypatch.setattr(meeting, 'START', 3.0)
-    assert '/test_live/infmllm is not active: inactive' in refused()
-    assert robot.change('activate')
+def test_the_command_plays_a_bag_into_the_node_and_writes_all_that_offline_does(
+        node, robot, tmp_path, capsys):
+    assert to_bag([str(tmp_path / 'drive'), '--rendered', 'drive', '--frames', '3']) == 0
+    (tmp_path / 'questions.yaml').write_text(
+        'questions: [{question: what is ahead, at: end, expected: no such thing}]')
+    assert robot.trigger('reset').success
+    status = main([str(tmp_path / 'drive'), '--questions', str(tmp_path / 'questions.yaml'),
+                   '--live', '--namespace', NAMESPACE, '--hold', '--rate', '100',
+                   '--out', str(tmp_path / 'out')])
+    said = capsys.readouterr()
+    assert status == 1 and 'frames: 3 sent' in said.out and '0 of 1 right' in said.out, said
+    assert {file.name for file in (tmp_path / 'out').iterdir()} == {
+        'run.jsonl', 'bag', 'thumbnails.zip', 'report.html'}
+    evidence = [r for r in read(tmp_path / 'out') if isinstance(r, Answer)][0].evidence
+    with ZipFile(tmp_path / 'out' / 'thumbnails.zip') as pictures:
+        assert {f'_/{stamp}.jpg' for stamp, _, _ in evidence} <= set(pictures.namelist())
+    assert evidence
 
 
-def test_a_quality_that_does_not_match_is_said(monkeypatch):
+def test_a_camera_that_the_node_does_not_have_is_said_and_nothing_is_written(node):
+    source, records = Rendered(5, count=3), []
+    source.msgtypes = {'left': source.msgtypes[''], 'right': source.msgtypes['']}
+    with pytest.raises(LiveError, match="'left' of rendered drive 5 is none of /test_live/infm"):
+        play(source, Plan(), records.append)
+    assert not records
+
+
+def refused(follower, monkeypatch, looks):
+    """Say why a node is not active that may be found; hears `looks` times of one that loads."""
+    monkeypatch.setattr(meeting, 'START', 0.0)
+    heard = itertools.count()
+
+    def spin(condition, timeout):
+        if next(heard) == looks:
+            follower.state = 'inactive'
+        return condition()
+    with pytest.raises(LiveError) as error:
+        Meeting(None, follower, spin).active()
+    assert next(heard) > looks
+    return str(error.value)
+
+
+def test_a_node_that_is_not_there_or_not_active_is_said(monkeypatch):
+    follower = SimpleNamespace(name='', stats=None, stats_topic='/a/cache_stats', state='',
+                               status=None)
+    assert 'nobody publishes /a/cache_stats' in refused(follower, monkeypatch, looks=0)
+    follower.name = '/a/infmllm'
+    assert 'it publishes no statistics' in refused(follower, monkeypatch, looks=1)
+    follower.state, follower.status = 'configuring', SimpleNamespace(message='inactive, so: do it')
+    assert refused(follower, monkeypatch, looks=20) == (
+        '/a/infmllm is not active: inactive, so: do it')
+
+
+@pytest.mark.parametrize('durability, reason', [
+    (DurabilityPolicy.TRANSIENT_LOCAL, 'RELIABLE, TRANSIENT_LOCAL does not match Image'),
+    (None, r'nobody subscribes to /image \(Image\)')])
+def test_frames_that_would_not_be_heard_are_not_sent(monkeypatch, durability, reason):
     monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'OFF')
-    monkeypatch.setattr(meeting, 'START', 0.2)
     context = rclpy.Context()
     rclpy.init(context=context)
     try:
         end = rclpy.create_node('end', context=context)
-        end.create_subscription(Image, 'image', print, QoSProfile(
-            depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+        if durability:
+            end.create_subscription(Image, 'image', print, QoSProfile(
+                depth=1, durability=durability))
         publisher = end.create_publisher(Image, 'image', 1)
-        tries = itertools.count()
-        with pytest.raises(LiveError, match='RELIABLE, TRANSIENT_LOCAL does not match Image'):
-            Meeting(end, None, lambda condition, _: next(tries) and condition()).heard(publisher)
+        with pytest.raises(LiveError, match=reason):
+            Meeting(end, SimpleNamespace(name='/infmllm'), lambda condition, _: condition()).heard(
+                publisher)
     finally:
         rclpy.shutdown(context=context)
 
@@ -283,7 +354,7 @@ def test_a_node_that_dies_ends_the_replay_and_what_there_is_is_kept(node):
             node.stop()
 
     plan = Plan((Entry('early', 'what is ahead', at=(.1,)), Entry('late', 'why', at=(inf,))))
-    end = Live(Rendered(5, count=600), plan, write, ignore, rate=2, namespace=NAMESPACE).run()
+    end = play(Rendered(5, count=600), plan, write, rate=2)
     assert '/test_live/infmllm has gone after frame' in end.problem and records[-1] is end
     assert [r.text for r in records if isinstance(r, Problem)][-1] == end.problem
     assert [r.name for r in records if isinstance(r, Answer)] == ['early']
