@@ -126,6 +126,7 @@ def misses(rows: Sequence[Row], *, min_accuracy: float | None = None,
     Parameters
     ----------
     rows : sequence of Row
+        The runs.
     min_accuracy : float, optional
         Least share of the judged answers that must be right.
     max_latency_ms : float, optional

@@ -59,6 +59,7 @@ from std_msgs.msg import String
 PATIENCE = 120.0  # [s] for an answer, and for a frame to be seen
 SETTLE = 10.0  # [s] for what was told, and for the last frame where none is held
 SILENCE = 30.0  # [s] without statistics after which the node counts as gone, or 3 of their periods
+LINGER = 0.5  # [s] for the evidence of the last answer, which comes behind it
 STEP = 0.01  # [s] longest wait for something to hear
 CLOCK = 10.0  # [Hz] of /clock between frames
 
@@ -311,8 +312,8 @@ class Live:
             if self._hurry and not (self._due or self._follower.ledger.open):
                 break
             self._step()
-        now = time.monotonic()
-        self._spin(lambda: self._follower.heard > now, SETTLE)
+        end = time.monotonic() + LINGER
+        self._spin(lambda: time.monotonic() > end and self._follower.heard > end - LINGER, SETTLE)
         dropped = self._deliveries.dropped(self._follower.stats)
         if dropped:
             self._say(f'{dropped} frames were dropped by the node, which was busy: an offline '
