@@ -2,6 +2,7 @@
 # make test                  set up, then run all tests
 # make demo [INPUT=video]    set up, then play a video (avi, mp4) or a bag into the node
 # make lint                  set up, then check the style only
+# make docs                  set up, then build the documentation as a site, its links checked
 # make browser               install a browser for the tests of pages, from Debian's packages
 # make clean                 remove what the above made
 #
@@ -31,7 +32,7 @@ endif
 # The messages compile while torch is unpacked.
 MAKEFLAGS += -j2
 
-.PHONY: setup browser test demo lint clean
+.PHONY: setup browser test demo lint docs clean
 .DELETE_ON_ERROR:
 
 setup: $(DONE)/package $(DONE)/msgs
@@ -51,6 +52,13 @@ lint: setup
 
 demo: setup
 	$(RUN) $(VENV)/bin/python -m infmllm_ros.demo $(if $(INPUT),'$(INPUT)')
+
+docs: $(DONE)/docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
+
+$(DONE)/docs: requirements-docs.txt | $(DONE)/venv
+	$(INSTALL) -r requirements-docs.txt
+	@touch $@
 
 clean:
 	rm -rf .venv build install log *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -115,7 +115,7 @@ def watch(frames: int = FRAMES, every: int = EVERY, seed: int = SEED) -> Drive:
         if step.ordinal % every == every - 1:
             drive.moments.append(Moment(step.ordinal, [
                 (one.frame.ordinal, one.tokens, one.old) for one in holdings(session)]))
-    for question in episode.questions(('back', 'told')):
+    for question in episode.questions(('back', 'told', 'again')):
         drive.asked.append(Asked(question, session.answer(question.text, max_tokens=8)))
     drive.tokens = session.stats().tokens_seen
     return drive
@@ -123,7 +123,8 @@ def watch(frames: int = FRAMES, every: int = EVERY, seed: int = SEED) -> Drive:
 
 def farthest(drive: Drive) -> Asked:
     """Choose the question about the oldest thing that was seen, right or wrong."""
-    seen = [one for one in drive.asked if one.question.kind == 'back' and one.answer.evidence]
+    seen = [one for one in drive.asked
+            if one.answer.evidence and all(kind == 'frame' for kind, _ in one.question.evidence)]
     return max(seen, key=lambda one: one.question.age_frames)
 
 
@@ -140,11 +141,10 @@ def _strip(axes: Sequence[Any], drive: Drive, chosen: Asked) -> None:
     last = drive.moments[-1].frame
     best = {e.frame: e.weight for e in chosen.answer.evidence}
     marked = sorted(best, key=best.get)[-3:]
-    shown = np.linspace(0, last, STRIP).round().astype(int).tolist()
-    for number in marked:
-        shown.remove(min(set(shown) - set(marked), key=lambda other: abs(other - number)))
-        shown.append(number)
-    for panel, number in zip(axes, sorted(shown), strict=True):
+    even = np.linspace(0, last, STRIP).round().astype(int).tolist()
+    for number in marked:  # each takes the place of the nearest
+        even.remove(min(even, key=lambda other: abs(other - number)))
+    for panel, number in zip(axes, sorted(even + marked), strict=True):
         panel.imshow(drive.pictures[number])
         panel.set(xticks=[], yticks=[])
         share = f'\n{best[number]:.0%} of the attention' if number in best else '\n'

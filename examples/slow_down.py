@@ -84,7 +84,7 @@ class SlowDown(Node):
         self._limit = Limit(
             list(value('stop_on', ['red'])), list(value('slow_on', ['yellow'])),
             value('slow_speed', 0.2), value('timeout', 2.0), value('hold', 2))
-        self._stamped = value('stamped', False)  # as Nav2 has it from Kilted on
+        self._stamped = value('stamped', False)  # Nav2: enable_stamped_cmd_vel
         self._kind = TwistStamped if self._stamped else Twist
         self._out = self.create_publisher(self._kind, 'cmd_vel', 10)
         self.create_subscription(self._kind, 'cmd_vel_in', self._on_command, 10)
