@@ -173,7 +173,7 @@ def _line(axes: Any, drive: Drive, chosen: Asked) -> None:
                    fontsize=11, color=EVIDENCE, pad=2)
     axes.set(xlim=(-8, now.frame + 8), ylim=(-.9, 8.4), yticks=(0, 5),
              ylabel='tokens left\nof a frame')
-    axes.legend(loc='upper center', ncols=3, fontsize=8, frameon=False, bbox_to_anchor=(.5, .8))
+    axes.legend(loc='upper center', ncols=3, fontsize=8, frameon=False, bbox_to_anchor=(.5, .62))
     axes.spines[['top', 'right']].set_visible(False)
 
 
