@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A hook of MkDocs: README and CONTRIBUTING as pages, and the files that pages link to."""
+"""A hook of MkDocs: the pages that lie beside `docs/`, and the files that pages link to."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
-PAGES = {'README.md': 'index.md', 'CONTRIBUTING.md': 'contributing.md'}
+PAGES = {'README.md': 'index.md', 'CONTRIBUTING.md': 'contributing.md',
+         'QUALITY_DECLARATION.md': 'quality.md'}
 OUTSIDE = re.compile(r'\]\(\.\./([^)#]+)')
 
 
@@ -32,10 +33,10 @@ def on_files(files: Files, config: Any) -> Files:
     for name, page in PAGES.items():
         text = re.sub(r'\]\((?!https?:|#|docs/)', '](../', (ROOT / name).read_text())
         files.append(File.generated(config, page, content=text.replace('](docs/', '](')))
-    linked = {link for file in [*ROOT.glob('*.md'), *ROOT.glob('docs/*.md')]
-              for link in re.findall(r'\]\((?:\.\./)?((?:config|infmllm_msgs|examples)/[^)#]+)\)',
-                                     file.read_text())}
-    for name in sorted(linked | {'LICENSE'}):
+    linked = {link for page in [*ROOT.glob('*.md'), *ROOT.glob('docs/*.md')]
+              for link in re.findall(r'\]\((?:\.\./)?([^):#]+)', page.read_text())
+              if (ROOT / link).is_file() and not link.startswith('docs/')}
+    for name in sorted(linked - PAGES.keys()):
         files.append(File.generated(config, name, abs_src_path=str(ROOT / name)))
     return files
 

@@ -20,8 +20,8 @@ import re
 import pytest
 
 DOCS = Path(__file__).parents[1] / 'docs'
-ROWS = re.findall(r'^\| (\d+) GB \| `(\S+)` \| ([\d.]+) GiB \| ([\d,]+)( \(context\))? \| ([\d,]+) '
-                  r'\| ([\d.]+) min \|$', (DOCS / 'choosing.md').read_text(), re.M)
+ROWS = re.findall(r'^\| (\d+) GB \| `(\S+)` \| ([\d.]+) GiB \| ([\d,]+)( \(context\))? '
+                  r'\| ([\d,]+) \| ([\d.]+) min \|$', (DOCS / 'choosing.md').read_text(), re.M)
 MODELS = {name: cells for name, *cells in re.findall(
     r'^\| \d+ GB \| `(\S+)` \| ([\d.]+) GB \| (\d+) \| ([\d.]+) KiB \|',
     (DOCS / 'models.md').read_text(), re.M)}

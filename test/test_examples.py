@@ -123,14 +123,14 @@ def tutorial(start, domain, tmp_path_factory):
                    'PYTHONPATH': os.pathsep.join(
                        [str(ROOT), os.environ.get('PYTHONPATH', '')]), 'PYTHONUNBUFFERED': '1'}
 
-    def begin(words, *more):
+    def begin(words, namespace='/test_examples'):
         program = [str(ROOT / word) if word.startswith('examples/') else word
                    for word in words[1:]]
         if '--ros-args' not in program:
             program.append('--ros-args')
         return subprocess.Popen(
-            [sys.executable, *program, '-r', '__ns:=/test_examples', *more], cwd=folder,
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            [sys.executable, *program, '-r', f'__ns:={namespace}'], cwd=folder, env=environment,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     python, flag, module, _, name = command('python -m infmllm_ros.bundled')
     text = subprocess.run([sys.executable, flag, module], env=environment, check=True,
@@ -184,7 +184,6 @@ def test_a_grasp_is_not_let_go_by_an_old_frame_nor_by_silence(tutorial, driven):
     old = tutorial(['python', 'examples/before_grasp.py', '--deadline', '60'])
     assert old.wait(150) == 2
     assert 'is the camera on?' in old.stdout.read()
-    silent = tutorial(['python', 'examples/before_grasp.py', '--deadline', '1'],
-                      '-r', '__ns:=/nobody')
+    silent = tutorial(['python', 'examples/before_grasp.py', '--deadline', '1'], '/nobody')
     assert silent.wait(100) == 2
     assert 'no answer in time' in silent.stdout.read()

@@ -21,7 +21,7 @@ from infmllm_ros.bundled import MODEL_BUDGET
 import pytest
 
 pytest.importorskip('matplotlib', reason='draws figures')
-from benchmarks.memory_figure import draw, DOCS, farthest, FRAMES, watch  # noqa: E402, I100
+from benchmarks.memory_figure import DOCS, draw, farthest, FRAMES, watch  # noqa: E402, I100
 
 FRAME_TOKENS = 5  # of the bundled model
 

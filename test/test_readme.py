@@ -103,7 +103,8 @@ def test_the_picture_is_described_by_what_was_measured():
     frames, tokens, budget = re.search(
         r'drive of ([\d,]+) frames, ([\d,]+) tokens, through a memory of (\d+)', README).groups()
     page = (ROOT / 'docs/memory.md').read_text()
-    assert re.search(rf'{frames} frames and \d+ told facts were {tokens} tokens; {budget} are', page)
+    assert re.search(
+        rf'{frames} frames and \d+ told facts were {tokens} tokens; {budget} are held', page)
     assert re.search(r'\| what came first \| .* \| \w+ \| right \|', page)
 
 

@@ -55,8 +55,8 @@ def reasons() -> set[str]:
         for text in texts(ast.parse(file.read_text())):
             match = REMEDY.match(re.sub(r'^(watch )?\.\.\.: ', '', text))
             if match and len(text) > 30:
-                found.add((match[1] or match[2]).strip())
-    return found - NOTES
+                found.add((match[1] or match[2] or '').strip())
+    return found - NOTES - {''}
 
 
 def quoted() -> set[str]:
