@@ -170,6 +170,9 @@ def _decode_compressed(msg: Any, max_pixels: int) -> np.ndarray:
         return np.asarray(image.convert('RGB'))
     except ImageError:
         raise
+    except PillowImage.DecompressionBombError as error:
+        raise ImageError(f'{what} is over the limit of {max_pixels} pixels ({error}): publish a '
+                         'smaller one') from error
     except Exception as error:  # Pillow's readers let out whatever broken bytes make them raise
         raise ImageError(f'{what} cannot be decoded ({error}): it is damaged, look at the camera '
                          'or the link') from error

@@ -60,6 +60,10 @@ ARGUMENTS = [
         'autostart', default_value='true', choices=['true', 'false'],
         description='Whether the node configures and activates itself when it starts.'),
     DeclareLaunchArgument(
+        'respawn', default_value='false', choices=['true', 'false'],
+        description='Whether a process that ends is started again after 2 s: for watchdog_action '
+                    'exit, with memory.restore and memory.autosave_period.'),
+    DeclareLaunchArgument(
         'use_sim_time', default_value='false', choices=['true', 'false'],
         description='Whether the node takes the time from /clock, as with a bag or a simulator.'),
     DeclareLaunchArgument(
@@ -81,6 +85,7 @@ def start(context):
     return [LifecycleNode(
         package='infmllm_ros', executable='infmllm_node', name='infmllm',
         namespace=value['namespace'], output='screen', emulate_tty=True,
+        respawn=value['respawn'] == 'true', respawn_delay=2.0,
         parameters=[value['params_file'], {**given, **switches}],
         remappings=[(name, value[f'{name}_topic']) for name in ('image', 'path', 'odom')],
         arguments=['--ros-args', '--log-level', value['log_level']])]

@@ -19,6 +19,7 @@ from __future__ import annotations
 import array
 from collections.abc import Callable
 from concurrent.futures import Future
+import glob
 import os
 from pathlib import Path
 import time
@@ -40,6 +41,7 @@ from safetensors import SafetensorError
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+STALE = 600.0  # [s] a file that was not written to for so long is nobody's any more
 _FRAME_ID = 'frame_id'  # the note in a saved memory that has that of its newest frame
 
 
@@ -81,6 +83,13 @@ def place(folder: Path, path: str, anywhere: bool) -> Path:
         raise MemoryFileError(f'path {path!r} is outside {folder}, the memory.folder: name a file '
                               'inside, or set memory.anywhere')
     return file
+
+
+def sweep(file: Path) -> None:
+    """Delete what processes that were killed have left half written beside a file."""
+    for part in file.parent.glob(f'{glob.escape(file.name)}*.part'):
+        if time.time() - part.stat().st_mtime > STALE:
+            part.unlink(missing_ok=True)
 
 
 class Memory:
@@ -128,6 +137,8 @@ class Memory:
             file = self._place('')
         except MemoryFileError as error:
             raise ParameterError(f'memory.file: {error}') from None
+        if file.parent.is_dir():
+            sweep(file)
         if settings['restore'] and file.exists():
             self._restore(file, tick)
         elif settings['restore']:
