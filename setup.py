@@ -42,6 +42,7 @@ setup(
     ],
     extras_require={
         'big': ['accelerate'],  # models on several devices, or over several processes
+        'cluster': ['ray>=2.40,<3'],  # many replays at once
         'replay': ['opencv-python-headless', 'rosbags>=0.11,<0.12'],
         'schema': ['jsonschema', 'llguidance'],
         'test': ['hypothesis', 'pytest'],  # colcon test runs pytest because it is named here

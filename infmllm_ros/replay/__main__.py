@@ -15,7 +15,8 @@
 """
 Replay a bag, a video or images: ``python -m infmllm_ros.replay BAG [--questions FILE]``.
 
-Offline, straight into the engine and as fast as it goes, or live into a node that runs.
+Offline, straight into the engine and as fast as it goes, or live into a node that runs. Several
+inputs go one after the other, or, with ``--ray``, to the workers of a Ray cluster.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ import sys
 from typing import Any
 
 from infmllm_ros.replay.bagging import STORAGES
+from infmllm_ros.replay.batch import replay_many
+from infmllm_ros.replay.cluster import ClusterError
 from infmllm_ros.replay.console import Console
 from infmllm_ros.replay.live import Live
 from infmllm_ros.replay.offline import INTERRUPTED, Offline
@@ -63,7 +66,7 @@ def arguments_of(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog='Exit status: 0; 1 if an answer was not the expected one; 2 on wrong input, '
         'nothing is done; 3 if the replay ended early, what there was is kept; 130 when '
         'interrupted, likewise.')
-    add_input(parser)
+    add_input(parser, several=True)
     parser.add_argument('--out', type=Path, metavar='FOLDER', help='where to write (default: '
                         'replay_ and the name of the input)')
     parser.add_argument('--storage', choices=STORAGES, default='mcap', help='of the bag that is '
@@ -74,6 +77,13 @@ def arguments_of(argv: Sequence[str] | None) -> argparse.Namespace:
     add_parameters(offline)
     offline.add_argument('--save-memory', type=Path, metavar='FILE', help='save the memory as it '
                          'is at the end')
+    many = parser.add_argument_group('many inputs', 'A folder for each, below --out, and a page '
+                                     'about all; what is done already is not done again.')
+    many.add_argument('--ray', nargs='?', const='', metavar='ADDRESS', help='replay on a Ray '
+                      'cluster: that at the address, or one on this machine; write --ray last, or '
+                      '--ray=ADDRESS')
+    many.add_argument('--workers', type=int, default=0, help='of the cluster (default: a GPU '
+                      'each, or a processor core)')
     live = parser.add_argument_group('live')
     live.add_argument('--live', action='store_true', help='play into a node that runs, with '
                       '/clock')
@@ -86,7 +96,15 @@ def arguments_of(argv: Sequence[str] | None) -> argparse.Namespace:
         if getattr(arguments, name) is not None:
             option = {'parameter': '-p', 'remap': '-r'}.get(name, f'--{name.replace("_", "-")}')
             parser.error(f'{option}: only {"without" if arguments.live else "with"} --live')
+    arguments.input = arguments.inputs[0] if arguments.inputs else None
+    if several(arguments) and (arguments.live or arguments.save_memory):
+        parser.error(f'{"--live" if arguments.live else "--save-memory"}: for one input only')
     return arguments
+
+
+def several(arguments: argparse.Namespace) -> bool:
+    """Whether each input gets a folder of its own."""
+    return len(arguments.inputs) > 1 or arguments.ray is not None
 
 
 def replay(arguments: argparse.Namespace, source: Source, plan: Plan, given: dict[str, Any],
@@ -136,9 +154,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     screen = Screen(sys.stdout)
     heed_end()
     try:
+        if several(arguments):
+            return replay_many(arguments, arguments.out or Path('replays'), screen)
         source, plan, given = read_input(arguments)
         end = replay(arguments, source, plan, given, screen)
-    except WRONG_INPUT as error:
+    except (*WRONG_INPUT, ClusterError) as error:
         print(f'replay: {error}', file=sys.stderr)
         return INPUT
     except OSError as error:
@@ -146,7 +166,8 @@ def main(argv: Sequence[str] | None = None) -> int:
               'written', file=sys.stderr)
         return EARLY
     except KeyboardInterrupt:
-        print('replay: interrupted before the first frame', file=sys.stderr)
+        what = 'some are not done' if several(arguments) else 'before the first frame'
+        print(f'replay: interrupted, {what}', file=sys.stderr)
         return STOPPED
     return conclusion(end, folder_of(arguments), screen)
 

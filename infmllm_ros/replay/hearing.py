@@ -102,7 +102,7 @@ class Ledger:
         turn, asked_ns = self.open.pop(message.id)
         entry = turn.entry
         right = entry.judge(message.text if message.status == Answer.OK else '')
-        self.counts.update(answers=1, judged=right is not None, right=bool(right))
+        self.counts.update(answers=1, judged=int(right is not None), right=int(right is True))
         return answer_record(
             message, asked_ns, id=turn.id, name=entry.name, watch=False, camera=entry.camera,
             expected=' | '.join(entry.expected) or None, right=right)

@@ -35,9 +35,10 @@ WRONG_INPUT = (SourceError, PlanError, ParameterError, EngineError, LiveError, B
 """What ends a command with status `INPUT`, on one line."""
 
 
-def add_input(parser: argparse.ArgumentParser) -> None:
-    """Declare what is replayed, and what is asked of it."""
-    parser.add_argument('input', nargs='?', metavar='BAG', help='bag (folder, .mcap, .db3), '
+def add_input(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """Declare what is replayed, one `input` or several `inputs`, and what is asked of it."""
+    name, count = ('inputs', '*') if several else ('input', '?')
+    parser.add_argument(name, nargs=count, metavar='BAG', help='bag (folder, .mcap, .db3), '
                         'video, or folder of images; default: a rendered drive')
     parser.add_argument('--questions', type=Path, metavar='FILE', help='YAML: what to ask when, '
                         'see docs/replay.md')
