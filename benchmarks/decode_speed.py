@@ -143,9 +143,9 @@ def main() -> None:
     options.add_argument('--policy', default='saddle')
     options.add_argument('--budget', type=int, default=4096)
     options.add_argument('--lengths', type=int, nargs='+',
-                        default=[1024, 2048, 4096, 8192, 16384])
+                         default=[1024, 2048, 4096, 8192, 16384])
     options.add_argument('--compile', type=int, nargs='*', default=[], metavar='LENGTH',
-                        help='lengths at which StaticCache is compiled, too')
+                         help='lengths at which StaticCache is compiled, too')
     options.add_argument('--rounds', type=int, default=9)
     args = options.parse_args()
     torch.set_num_threads(args.threads)

@@ -79,7 +79,7 @@ def main() -> None:
     """Measure, print."""
     options = parser(__doc__)
     options.add_argument('--shape', nargs='+', choices=SHAPES,
-                        default=['LLaVA-OneVision-0.5B', 'SmolVLM-256M'])
+                         default=['LLaVA-OneVision-0.5B', 'SmolVLM-256M'])
     options.add_argument('--policy', nargs='+', choices=POLICIES, default=list(POLICIES))
     options.add_argument('--budget', type=int, default=4096)
     options.add_argument('--rounds', type=int, default=9)

@@ -154,7 +154,7 @@ def main() -> None:
     """Measure, print."""
     options = parser(__doc__)
     options.add_argument('--shape', nargs='+', choices=SHAPES,
-                        default=['LLaVA-OneVision-7B', 'Qwen3-VL-2B'])
+                         default=['LLaVA-OneVision-7B', 'Qwen3-VL-2B'])
     options.add_argument('--policy', default='saddle', choices=POLICIES)
     options.add_argument('--budget', type=int, nargs='+', default=[4096, 6144])
     options.add_argument('--frames', type=int, default=10000)

@@ -224,7 +224,7 @@ def main() -> None:
     """Measure, print."""
     options = parser(__doc__)
     options.add_argument('--shape', nargs='+', choices=SHAPES,
-                        default=['LLaVA-OneVision-0.5B', 'SmolVLM-256M'])
+                         default=['LLaVA-OneVision-0.5B', 'SmolVLM-256M'])
     options.add_argument('--policy', default='saddle', choices=POLICIES)
     options.add_argument('--budget', type=int, default=4096)
     options.add_argument('--turns', type=int, default=TURNS)

@@ -73,7 +73,7 @@ class CameraInput:
 
     @property
     def mismatch(self) -> str:
-        """What of the quality of service a publisher does not match; empty when all do."""
+        """Name what of the quality of service a publisher does not match; empty when all do."""
         return self._ends.problem(self._subscription)
 
     @property

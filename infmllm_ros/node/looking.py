@@ -60,7 +60,7 @@ class Looking:
 
     @property
     def newest(self) -> Frame | None:
-        """The last frame observed."""
+        """Name the last frame observed."""
         return self.memory[0]
 
     def note(self, session: StreamingSession, newest: Frame | None) -> None:

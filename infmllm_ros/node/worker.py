@@ -207,7 +207,7 @@ class Worker:
 
     @property
     def session(self) -> StreamingSession | None:
-        """What the worker works with; for its own thread, or when that is given up."""
+        """Give what the worker works with: to its own thread, or when that is given up."""
         return self._session
 
     def where(self) -> str:
