@@ -85,6 +85,11 @@ def paired(times: dict[str, list[Spent]]) -> dict[str, float]:
             for place, clock in enumerate(Spent._fields)}
 
 
+def growth(windows: dict[int, dict[str, float]], window: int) -> float:
+    """Give the MiB by which the process grew since the second window."""
+    return round(windows[max(windows)]['resident_mib'] - windows[2 * window]['resident_mib'], 2)
+
+
 def measure(model: StreamingModel, policy: str, budget: int, frames: int, window: int,
             asks: int = ASKS) -> dict[str, Any]:
     """
@@ -122,7 +127,7 @@ def measure(model: StreamingModel, policy: str, budget: int, frames: int, window
         'budget': stats.budget, 'frames': stats.frames_seen, 'tokens': stats.tokens_seen,
         'evictions': stats.evictions, 'kv_mib': round(stats.kv_bytes / 2 ** 20, 3),
         'window': window, 'windows': windows,
-        'growth_mib': round(resident() - windows[window]['resident_mib'], 2),
+        'growth_mib': growth(windows, window),
         'first_token': {EARLY: milliseconds(early), frames: milliseconds(late)},
         'old_over_young': {'frame': paired(last), 'first_token': paired(turns)}}
 

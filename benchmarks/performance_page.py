@@ -64,7 +64,8 @@ def flatness(numbers: Numbers) -> str:
         f'the old one takes {ratio["frame"]["wall"]:.3f} times as long for a frame '
         f'({ratio["frame"]["processor"]:.3f} of the processor) and '
         f'{ratio["first_token"]["wall"]:.3f} ({ratio["first_token"]["processor"]:.3f}) for a '
-        f'first token. The process grew by {numbers["growth_mib"]:.2f} MiB while '
+        f'first token. Since the second window the process grew by '
+        f'{numbers["growth_mib"]:.2f} MiB, while '
         f'{numbers["evictions"]:,} evictions took tokens from a memory of '
         f'{numbers["budget"]:,}.\n\n{made(numbers)}')
 

@@ -243,14 +243,13 @@ class Pass:
         skips = slots is not None and self.sparse and causal and self.sparse.suits(queries, held)
         # where every query is asked, SDPA would compute all probabilities a second time
         whole = asked and self.among is None and len(self.rows) == queries
-        if queries > 1 and (whole or within and not skips and faster_in_blocks(query, key)):
+        # for one bf16 query SDPA is 37 times slower on a CPU; some more, and it still is slower
+        if whole or queries == 1 or within and not skips and faster_in_blocks(query, key):
             if asked and self.among is not None:
                 self._collect_window(slots, query, key, scaling, hidden)
             return self._attend_in_blocks(slots, query, key, value, scaling, ahead, hidden, whole)
         if asked:
             self._collect_window(slots, query, key, scaling, hidden)
-        if queries == 1:
-            return self._attend_alone(slots, query, key, value, scaling, hidden)
         if slots is not None:
             if self.evidence:
                 weights = self._probabilities(query[:, :, -1:], key, scaling, None, hidden)
@@ -306,21 +305,6 @@ class Pass:
         if hidden is not None:
             logits.masked_fill_(hidden, float('-inf'))
         return logits.softmax(-1)
-
-    def _attend_alone(self, slots: Any, query: torch.Tensor, key: torch.Tensor,
-                      value: torch.Tensor, scaling: float, hidden: torch.Tensor | None,
-                      ) -> torch.Tensor:
-        """
-        Attend with one query.
-
-        In bfloat16, SDPA is 37 times slower on a CPU than these two grouped matmuls.
-        """
-        weights = self._probabilities(query, key, scaling, None, hidden)
-        if slots is not None and self.evidence:
-            slots.add_evidence(weights[:, :, 0])
-        heads, groups, _, held = weights.shape
-        mixed = torch.matmul(weights.to(value.dtype).view(heads, groups, held), value[0])
-        return mixed.view(1, 1, heads * groups, -1)
 
     def _attend_in_blocks(self, slots: Any, query: torch.Tensor, key: torch.Tensor,
                           value: torch.Tensor, scaling: float, ahead: torch.Tensor | None,

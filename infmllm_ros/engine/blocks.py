@@ -79,40 +79,42 @@ def attend_in_blocks(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     (_, heads, held, size), queries = key.shape, query.shape[2]
     groups, past = query.shape[1] // heads, held - queries
     key = key[0]
-    if key.dtype != torch.float32:
+    if key.dtype != torch.float32 and queries > 1:      # for one, it would cost as much again
         key = key - key.mean(1, keepdim=True, dtype=torch.float32).to(key.dtype)
     key, value = key.transpose(1, 2), value[0]
     query = (query[0] * scaling).view(heads, groups, queries, size)
+    causal = causal and queries > 1
     if causal:
         place = torch.arange(queries, device=query.device)
         later = place > (place if ahead is None else ahead.to(query.device))[:, None]
     if hidden is not None:
-        hidden = hidden.expand(heads, 1, 1, held) if hidden.dim() > 1 else hidden
+        hidden = hidden.expand(heads, 1, 1, held)
     out = torch.empty(1, queries, heads, groups, value.shape[-1], dtype=query.dtype,
                       device=query.device)
-    on_cpu = query.device.type == 'cpu'
-    step = BLOCK // (groups * held) if on_cpu else BLOCK_ON_GPU // (heads * groups * held)
-    for some in [slice(head, head + 1) for head in range(heads)] if on_cpu else [slice(None)]:
+    # head by head on a CPU: a product of several copies the keys, a view of the cache, beforehand
+    parts, step = [slice(None)], BLOCK_ON_GPU // (heads * groups * held)
+    if query.device.type == 'cpu':
+        parts, step = range(heads), BLOCK // (groups * held)
+    for some in parts:
         for first in range(0, queries, max(1, step)):
             part = slice(first, min(first + max(1, step), queries))
-            count = part.stop - first
             seen = past + part.stop if causal and ahead is None else held
-            asking = query[some, :, part].reshape(-1, groups * count, size)
-            weights = torch.bmm(asking, key[some, :, :seen]).view(-1, groups, count, seen)
+            asking = query[some, :, part]
+            weights = torch.matmul(asking.flatten(-3, -2), key[some, :, :seen])
+            weights = weights.view(*asking.shape[:-1], seen)
             if causal:
                 weights[..., past:].masked_fill_(later[part, :seen - past], float('-inf'))
             if hidden is not None:
-                weights.masked_fill_(
-                    (hidden[some] if hidden.dim() > 1 else hidden)[..., :seen], float('-inf'))
+                weights.masked_fill_(hidden[some, ..., :seen], float('-inf'))
             weights = weights.softmax(-1)
             if window is not None:
                 asked = weights
                 if rows is not None:
-                    asked = weights[:, :, rows[(rows >= first) & (rows < part.stop)] - first]
-                if asked.shape[2]:
-                    window[some, :, :seen] += asked.sum(2, dtype=torch.float32)
+                    asked = weights[..., rows[(rows >= first) & (rows < part.stop)] - first, :]
+                if asked.shape[-2]:
+                    window[some, :, :seen] += asked.sum(-2, dtype=torch.float32)
             if final is not None and part.stop == queries:
-                final[some] += weights[:, :, -1]
-            mixed = torch.bmm(weights.view(-1, groups * count, seen), value[some, :seen])
-            out[0, part, some] = mixed.view(-1, groups, count, out.shape[-1]).permute(2, 0, 1, 3)
+                final[some] += weights[..., -1, :]
+            mixed = torch.matmul(weights.flatten(-3, -2), value[some, :seen])
+            out[0, part, some] = mixed.view(*asking.shape[:-1], -1).movedim(-2, 0)
     return out.flatten(2, 3)
