@@ -113,7 +113,7 @@ def test_a_burst_of_images_is_counted_to_the_last(node, robot):
         publish(robot, image)
         time.sleep(1 / 200)
     last = robot._stamp
-    wait_for(lambda: robot.newest() == last or publish(robot, image), 'the newest is seen')
+    wait_for(lambda: robot.newest() >= last or publish(robot, image), 'the newest is seen')
     wait_for(lambda: not camera(robot).frames_pending, 'none waits')
     c = camera(robot)
     assert c.frames_received == c.frames_seen + c.frames_dropped + c.images_bad
@@ -130,7 +130,7 @@ def test_a_burst_of_images_is_counted_to_the_last(node, robot):
 def test_a_hostile_question_is_answered_and_nothing_acts_on_it(node, robot, question):
     assert good(robot)
     before, lines = robot.got['cache_stats'][-1].tokens_seen, len(node.log.splitlines())
-    answer = robot.ask(question, id=question[:20] + str(time.monotonic_ns()))
+    answer = robot.ask(question)
     assert answer.status in (answer.OK, answer.BAD_QUERY)
     assert answer.question.startswith(question.split('\0')[0]), 'it is carried as it came'
     assert robot.got['cache_stats'][-1].tokens_seen >= before

@@ -25,7 +25,7 @@ import pytest
 FILE = Path(__file__).parents[2] / 'launch' / 'infmllm.launch.py'
 REPLAY = FILE.with_name('replay.launch.py')
 NAMES = ['namespace', 'params_file', 'model', 'image_topic', 'path_topic', 'odom_topic', 'watches',
-         'device', 'autostart', 'use_sim_time', 'log_level']
+         'device', 'autostart', 'respawn', 'use_sim_time', 'log_level']
 
 
 def calls(tree, name):

@@ -115,6 +115,19 @@ def planner(node, robot):
     return Planner(robot)
 
 
+def test_the_policy_for_a_secured_graph_is_what_the_node_has_in_an_open_one(node, robot):
+    from infmllm_ros.node.access import access, render
+    policy = (ROOT / 'config/sros2_policy.xml').read_text()
+
+    def has():
+        return render(access(robot.node, 'infmllm', robot.node.get_namespace()))
+
+    try:
+        wait_for(lambda: has() == policy, 'all endpoints are discovered', timeout=30)
+    except AssertionError:
+        assert has() == policy
+
+
 def test_without_inputs_a_question_goes_without_and_the_log_says_why_once(node, planner, robot):
     answer = robot.ask('Where to?', max_tokens=2)
     assert (answer.status, answer.context) == (answer.OK, '')
