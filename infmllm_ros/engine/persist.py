@@ -166,11 +166,18 @@ def restore(session: StreamingSession, path: Path) -> dict[str, bytes]:
 
 
 def _compare(session: StreamingSession, header: dict[str, Any], path: Path) -> None:
-    """Refuse a memory that another policy chose, or that began with another prompt."""
+    """
+    Refuse a memory that another policy chose, or that began with another prompt.
+
+    One chosen under a smaller budget, as when that was lowered for lack of memory, may grow here.
+    """
     own, saved = ({**policy, 'system_prompt': prompt} for policy, prompt in (
         (_policy(session), session.settings.system_prompt),
         (header['policy'], header['settings']['system_prompt'])))
     own = json.loads(json.dumps(own))       # as it comes from a file: tuples are lists
+    budgets = own['budget'], saved.get('budget')
+    if all(isinstance(budget, int) for budget in budgets) and budgets[1] <= budgets[0]:
+        saved['budget'] = own['budget']
     for field in ['name', *sorted(own.keys() | saved.keys())]:
         if own.get(field) != saved.get(field):
             what = 'policy' if field == 'name' else field

@@ -17,11 +17,13 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 from rclpy.impl import rcutils_logger
 from rclpy.logging import LoggingSeverity
 
+PERIOD = 5.0  # [s]
 # Lines are told apart by who calls: not by this file.
 rcutils_logger._internal_callers.append(os.path.realpath(__file__))
 
@@ -39,6 +41,22 @@ class PrintableLogger(rcutils_logger.RcutilsLogger):
         """Log a message, as `RcutilsLogger` does."""
         keep = '\n' if severity == LoggingSeverity.DEBUG else ''
         return super().log(printable(str(message), keep), severity, **options)
+
+
+class Seldom:
+    """Tells whether something of a kind may be said again, `PERIOD` after the last time."""
+
+    def __init__(self) -> None:
+        """Have said nothing."""
+        self._said: dict[Any, float] = {}
+
+    def __call__(self, kind: Any) -> bool:
+        """Ask for a kind, and take note if it may."""
+        now = time.monotonic()
+        if now - self._said.get(kind, -PERIOD) < PERIOD:
+            return False
+        self._said[kind] = now
+        return True
 
 
 class PrintableLog:

@@ -29,7 +29,7 @@ from infmllm_ros.node.asking import AskAction
 from infmllm_ros.node.camera import CameraInput
 from infmllm_ros.node.desk import Desk, one_line
 from infmllm_ros.node.loading import open_session, renew
-from infmllm_ros.node.log import PrintableLog
+from infmllm_ros.node.log import PrintableLog, Seldom
 from infmllm_ros.node.mailbox import Frame
 from infmllm_ros.node.memory import ended, Memory
 from infmllm_ros.node.navigation import NavigationInput
@@ -86,6 +86,7 @@ class InfmllmNode(PrintableLog, LifecycleNode):
         self._cameras: dict[str, CameraInput] = {}
         self._navigation: NavigationInput | None = None
         self._stats_timer: Any = None
+        self._seldom = Seldom()
         self._beats = 0  # messages on /diagnostics
         self.exit_code = 0
         self._age_ms = 0.0  # of the newest frame when it had been observed
@@ -373,12 +374,14 @@ class InfmllmNode(PrintableLog, LifecycleNode):
 
     def failed(self, job: str, error: Exception) -> None:
         """Report a job that raised; the worker goes on."""
-        self.get_logger().error(f'{job} failed: {one_line(error)}', throttle_duration_sec=5.0)
+        if self._seldom((job, type(error))):
+            self.get_logger().error(f'{job} failed: {one_line(error)}')
         self.get_logger().debug(traceback.format_exc())
 
     def relieved(self, relief: str) -> None:
         """Report what was done after memory ran out."""
-        self.get_logger().warning(relief, throttle_duration_sec=5.0)
+        if self._seldom(relief):
+            self.get_logger().warning(relief)
 
     def _publish(self, publisher: Any, message: Any) -> None:
         try:

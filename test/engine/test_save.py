@@ -187,6 +187,17 @@ def test_a_memory_of_another_kind_leaves_this_one_as_it_was(row, budget, options
     assert target.newest.ordinal == 0 and target.stats().frames_seen == 1
 
 
+def test_a_memory_of_a_smaller_budget_is_taken_and_may_grow(tmp_path):
+    small = lived('smolvlm', 'saddle')
+    small.set_budget(120)
+    small.save(tmp_path / 'memory')
+    target = session('smolvlm', 'saddle', 160)
+    target.restore(tmp_path / 'memory')
+    assert target.kept(0).equal(small.kept(0))
+    show(target, 99)
+    assert 120 < target.stats().tokens <= target.stats().budget == 160
+
+
 def test_a_flipped_bit_anywhere_is_noticed(tmp_path):
     path, model = tmp_path / 'memory', load('llama')
     lived('llama', 'saddle').save(path, {'note': b'a note'})

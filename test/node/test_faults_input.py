@@ -179,7 +179,9 @@ def test_a_thousand_questions_at_once_get_a_thousand_replies(node, robot):
 
 def test_the_model_goes_while_an_answer_is_under_way(node, robot):
     assert good(robot)
+    before = robot.got['cache_stats'][-1].queries_received
     asked = [robot.send('what is ahead') for _ in range(3)]
+    wait_for(lambda: robot.got['cache_stats'][-1].queries_received == before + 3, 'they came')
     assert robot.change('deactivate') and robot.change('cleanup')
     statuses = [robot.answer(one).status for one in asked]
     assert set(statuses) <= {0, 1}, 'answered before it, or cancelled'
