@@ -34,7 +34,7 @@ def rows(title: str) -> list[list[str]]:
             for line in table.splitlines()[2:]]
 
 
-def tests(file: str) -> set[str]:
+def named_in(file: str) -> set[str]:
     return {node.name for node in ast.parse((ROOT / 'test' / file).read_text()).body
             if isinstance(node, ast.FunctionDef) and node.name.startswith('test_')}
 
@@ -46,12 +46,12 @@ def test_every_fault_names_what_is_seen_what_stays_and_a_test(row):
     named = re.findall(r'`([\w/.]+)::(\w+)`', proof)
     assert named
     for file, name in named:
-        assert name in tests(file), f'{file} has no {name}'
+        assert name in named_in(file), f'{file} has no {name}'
 
 
 def test_every_test_of_faults_is_named():
     for file in sorted((ROOT / 'test/node').glob('test_faults*.py')):
-        missing = {name for name in tests(f'node/{file.name}')
+        missing = {name for name in named_in(f'node/{file.name}')
                    if f'`node/{file.name}::{name}`' not in PAGE}
         assert not missing, f'{file.name}: {missing}'
 

@@ -110,7 +110,7 @@ def test_a_frame_at_which_the_model_fails_is_lost_alone(node, robot, order, faul
     robot.image(**IMAGE)
     wait_for(lambda: camera(robot).frames_failed == before.frames_failed + 1, 'it is counted')
     robot.diagnostic('worker', lambda s: s.level == ERROR)
-    assert node.lines(line)
+    node.wait_for_log(line)
     order('')
     robot.diagnostic('image input', lambda s: cause in values(s)['causes of failure'])
     assert right(robot)
