@@ -16,7 +16,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import time
 import traceback
 from typing import Any
@@ -37,6 +36,7 @@ from infmllm_ros.node.parameters import Settings
 from infmllm_ros.node.qos import Endpoints
 from infmllm_ros.node.questions import Outcome, Question
 from infmllm_ros.node.reasons import Pacer, Timekeeper
+from infmllm_ros.node.retired import PATIENCE, Retired
 from infmllm_ros.node.state import StateTopic
 from infmllm_ros.node.watchdog import EXIT, PERIOD, RESET, STATUS, Watchdog
 from infmllm_ros.node.watches import Watches
@@ -49,7 +49,6 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 
-PATIENCE = 10.0  # [s] longest wait for the running job in deactivate and cleanup
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -82,7 +81,7 @@ class InfmllmNode(PrintableLog, LifecycleNode):
         self._settings: Settings | None = None
         self._worker: Worker | None = None
         self._watches: Watches | None = None
-        self._ending: list[Worker] = []  # told to stop while a job ran
+        self._retired = Retired(self)
         self._cameras: dict[str, CameraInput] = {}
         self._navigation: NavigationInput | None = None
         self._stats_timer: Any = None
@@ -206,7 +205,7 @@ class InfmllmNode(PrintableLog, LifecycleNode):
         self._enter('inactive')
         self._close_inputs()
         self._worker.pause()
-        self._wait_for_worker(self._worker.wait_idle)
+        self._retired.wait(self._worker, self._worker.wait_idle)
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -244,13 +243,9 @@ class InfmllmNode(PrintableLog, LifecycleNode):
 
     def _replace_worker(self, reason: str) -> None:
         """Go on with another thread and a new memory, beside a job that hangs."""
-        if any(worker.health().job for worker in self._ending):
-            self.get_logger().error('the model hangs again, beside a job that still does: only '
-                                    'another process helps, set watchdog_action to exit')
+        hung, self._worker = self._worker, self._retired.replace(self._worker, reason)
+        if self._worker is hung:
             return
-        hung = self._worker
-        self._ending.append(hung)
-        self._worker = hung.succeeded(reason)
         self._apply_live()
         try:
             waiting.finish(self._worker.load(lambda: renew(hung.session)), self.context.ok,
@@ -272,8 +267,7 @@ class InfmllmNode(PrintableLog, LifecycleNode):
         self._close_inputs()
         self._state = 'unconfigured'
         if self._worker is not None:
-            if not self._wait_for_worker(self._worker.stop):
-                self._ending.append(self._worker)
+            self._retired.stop(self._worker)
             self._worker = None
         if self._watches is not None:
             self._watches.close()
@@ -289,21 +283,10 @@ class InfmllmNode(PrintableLog, LifecycleNode):
         self._states.tell(self._state, problem=self._error, budget=stats.budget if stats else 0,
                           watches=self._watches.on if worker else [])
 
-    def _wait_for_worker(self, waits: Callable[[float], bool]) -> bool:
-        """Wait for the running job; False when it still runs."""
-        done = waiting.succeeds(waits, self.context.ok, PATIENCE)
-        if not done and self.context.ok():
-            self.get_logger().warning(
-                f'the model is still at work after {PATIENCE:.0f} s: not waiting for it')
-            self._worker.give_up('the node was deactivated while the model was at work')
-        return done
-
     def close(self, timeout: float) -> bool:
         """End the worker; False when it is still at work after `timeout` seconds."""
         self._close_inputs()
-        end = time.monotonic() + timeout
-        workers = [*self._ending, self._worker] if self._worker else self._ending
-        return all(worker.stop(max(0.0, end - time.monotonic())) for worker in workers)
+        return self._retired.close(self._worker, timeout)
 
     # Questions and services.
 

@@ -17,9 +17,8 @@ The one thread that owns the model.
 
 Callbacks of the node only store: a frame in its camera's mailbox, a question in a bounded queue.
 The worker takes what waits, in this order: a reset, the oldest question, the newest frame of the
-camera whose turn it is. Before a question it observes the frames that wait, of the camera that the
-question is about or of all, so that an answer has seen at least the newest frame that had arrived
-when the question came. After a frame comes a watch, if one is due. Nothing here knows ROS.
+camera whose turn it is. Before a question it observes the frames that wait, so that an answer has
+seen the newest that had come. After a frame comes a watch, if one is due. Nothing here knows ROS.
 """
 
 from __future__ import annotations
@@ -268,8 +267,7 @@ class Worker:
         Returns
         -------
         float
-            [s] On the worker's clock, until there may be something to do without a call from
-            outside; infinite if nothing waits for its time.
+            [s] On the worker's clock, until something's time comes; infinite if nothing waits.
         """
         while True:
             with self._wake:
