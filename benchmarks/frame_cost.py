@@ -16,7 +16,7 @@
 What a frame costs under each policy once the memory is full, beside H2O as it was published.
 
 All take turns on the same frame, which the vision tower has seen beforehand: a row is what the
-language model and the memory take. The policy `full`, which never evicts, holds as much when the
+language model and the memory take. Policies of a window hold what fits it. The policy `full`, which never evicts, holds as much when the
 turns begin, and a frame more after each.
 
     python -m benchmarks.frame_cost [--shape LLaVA-OneVision-0.5B] [--budget 4096] [--rounds 9]
@@ -41,11 +41,11 @@ FRAME = picture()
 
 def filled(model: StreamingModel, policy: str, budget: int, more: int, seen: Seen,
            ) -> StreamingSession:
-    """Make a session that holds `budget` tokens, and if it never evicts has room for `more`."""
+    """Make a session that has seen `budget` tokens; one that never evicts has room for `more`."""
     room = budget + more * len(seen.chunk) if POLICIES[policy].refuses else budget
     session = StreamingSession(model, make_policy(policy, room), max_question=64, max_answer=16)
     session.adapter = seen
-    while session.stats().tokens + len(seen.chunk) <= budget:
+    while session.stats().tokens_seen + len(seen.chunk) <= budget:
         see(session)
     return session
 
@@ -64,14 +64,15 @@ def measure(model: StreamingModel, policies: Sequence[str], budget: int, rounds:
         published.observe(seen.chunk)
     calls: dict[str, Callable[[], object]] = {
         'h2o as published': partial(published.observe, seen.chunk)}
-    for name in policies:
-        calls[name] = partial(see, filled(model, name, budget, WARM + rounds, seen))
+    sessions = {name: filled(model, name, budget, WARM + rounds, seen) for name in policies}
+    calls |= {name: partial(see, session) for name, session in sessions.items()}
     times = by_turns(calls, rounds, WARM, model.device)
     vision = by_turns({'vision': partial(
         model.adapter.encode, model.model, FRAME, 0.0)}, 3, 1, model.device)['vision']
     return {
         'tokens': len(seen.chunk), 'budget': budget, 'rounds': rounds,
         'dtype': str(model.dtype).removeprefix('torch.'), 'vision': milliseconds(vision),
+        'held': {name: session.stats().tokens for name, session in sessions.items()},
         'policies': {name: milliseconds(spent) for name, spent in times.items()}}
 
 

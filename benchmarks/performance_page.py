@@ -78,13 +78,15 @@ def frames(numbers: Numbers) -> str:
         rival = rows['h2o as published']['processor_ms']
         ordered = sorted(rows, key=lambda name, rows=rows: rows[name]['processor_ms'])
         table = markdown(
-            ('policy', 'ms', 'processor ms', 'of `streaming_llm`', 'faster than H2O as published'),
-            ((f'`{name}`' if ' ' not in name else name, ms(rows[name]['wall_ms']),
+            ('policy', 'held', 'ms', 'processor ms', 'of `streaming_llm`',
+             'faster than H2O as published'),
+            ((f'`{name}`' if ' ' not in name else name,
+              f'{one["held"].get(name, one["budget"]):,}', ms(rows[name]['wall_ms']),
               ms(spent := rows[name]['processor_ms']), f'{spent / base:.2f}x',
               f'{rival / spent:.1f}x') for name in ordered))
         out.append(
-            f'**{shape}**, {one["dtype"]}, {one["tokens"]} tokens a frame, {one["budget"]:,} '
-            f'held, medians of {one["rounds"]}. The vision tower takes '
+            f'**{shape}**, {one["dtype"]}, {one["tokens"]} tokens a frame, budget '
+            f'{one["budget"]:,}, medians of {one["rounds"]}. The vision tower takes '
             f'{ms(one["vision"]["wall_ms"])} ms beside it.\n\n{table}')
     return '\n\n'.join([*out, made(numbers)])
 

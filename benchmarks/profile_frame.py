@@ -173,9 +173,11 @@ def floors(model: StreamingModel, found: Sections, rate: dict[str, float], queri
     layers, heads = text.num_hidden_layers, text.num_attention_heads
     size = getattr(text, 'head_dim', None) or text.hidden_size // heads
     half = layers * text.num_key_value_heads * size * held * model.dtype.itemsize
-    weights = sum(module.weight.nbytes for name, module in model.model.named_modules()
-                  if isinstance(module, nn.Linear) and 'language_model' in name
-                  or name == 'lm_head' and not evicts)
+    linear = [module for module in model.model.get_decoder().modules()
+              if isinstance(module, nn.Linear)]
+    if not evicts:
+        linear.append(model.model.get_output_embeddings())
+    weights = sum(module.weight.nbytes for module in linear)
     products = 4 * layers * heads * size * queries * (held - queries / 2)
     operations, copied, read = rate.values()
     seconds = {
