@@ -16,8 +16,8 @@
 What a frame costs under each policy once the memory is full, beside H2O as it was published.
 
 All take turns on the same frame, which the vision tower has seen beforehand: a row is what the
-language model and the memory take. Policies of a window hold what fits it. The policy `full`, which never evicts, holds as much when the
-turns begin, and a frame more after each.
+language model and the memory take. Policies of a window hold what fits it. The policy `full`,
+which never evicts, holds as much when the turns begin, and a frame more after each.
 
     python -m benchmarks.frame_cost [--shape LLaVA-OneVision-0.5B] [--budget 4096] [--rounds 9]
 """
