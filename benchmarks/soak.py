@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 import json
 import os
@@ -61,6 +61,8 @@ PATIENCE = 60.0  # [s] for anything that should happen
 BAD = ({'encoding': 'nonsense'}, {'step': 10}, {'width': 0}, {'height': 2**31},
        {'data': bytes(10)})
 HOSTILE = ('', 'x' * 10**5, '\x1b[2J\u202e', 'word ' * 99)
+ACTS = ('order', 'order', 'hang', 'images', 'silence', 'burst', 'crowd', 'cancel', 'reset',
+        'pause')
 ORDERS = ('lack vision', 'lack prefill', 'lack decode', 'nan vision', 'bug prefill', 'bug decode')
 
 
@@ -205,10 +207,9 @@ class Soak:
         if answer.text.strip() != 'blue cup':
             self.wrong.append(f'{answer.status}: {answer.text} {answer.message}')
 
-    def run(self, seconds: float) -> dict[str, Any]:
-        """Go through faults for so long; return the result."""
-        acts = (self.order, self.order, self.hang, self.images, self.silence, self.burst,
-                self.crowd, self.cancel, self.reset, self.pause)
+    def run(self, seconds: float, names: Sequence[str]) -> dict[str, Any]:
+        """Go through faults, by the names of the methods, for so long; return the result."""
+        acts = [getattr(self, name) for name in names]
         begun = time.monotonic()
         memory: list[tuple[float, int]] = []
         while time.monotonic() - begun < seconds:
@@ -242,10 +243,17 @@ class Soak:
                           'without reply': sum(not replies[one] for one in self.sent),
                           'with more than one': sum(replies[one] > 1 for one in self.sent)},
             'checks': {'asked': self.asked, 'right': self.right, 'wrong': self.wrong[:20]},
-            'memory': {'slope_mib_h': slope, 'error_mib_h': error, 'last_mib': last},
+            'memory': {'slope_mib_h': slope, 'error_mib_h': error, 'last_mib': last,
+                       'every_minute_mib': minutely(memory)},
             'latency_s': [float(np.median(half)) for half in halves],
             'tracebacks': self.process.log.count('Traceback'),
             'machine': platform.processor() or platform.machine(), 'torch': torch.__version__}
+
+
+def minutely(memory: list[tuple[float, int]]) -> list[float]:
+    """Pick the resident memory of about each minute [MiB]."""
+    by_minute = {int(when // 60): size for when, size in memory}
+    return [round(size / 2**20, 1) for size in by_minute.values()]
 
 
 def trend(memory: list[tuple[float, int]]) -> tuple[float, float, float]:
@@ -321,7 +329,7 @@ def main() -> int:
         or result['checks']['right'] != result['checks']['asked']))
 
 
-def soak(minutes: float, seed: int) -> dict[str, Any]:
+def soak(minutes: float, seed: int, names: Sequence[str] = ACTS) -> dict[str, Any]:
     """Start the node with the faults of the tests, and a robot; run, and end it."""
     sys.path.insert(0, str(ROOT / 'test'))
     domain = 1 + os.getpid() % 100
@@ -343,7 +351,7 @@ def soak(minutes: float, seed: int) -> dict[str, Any]:
             # as deep as the node's end: the burst must not be lost here
             robot.requests = robot.node.create_publisher(Query, 'query_request', 1000)
             robot.show()
-            result = Soak(robot, process, orders, seed).run(60 * minutes)
+            result = Soak(robot, process, orders, seed).run(60 * minutes, names)
             result |= {'seed': seed, 'status': process.stop(signal.SIGINT)}
         except Exception:
             print(process.log[-4000:], file=sys.stderr)
