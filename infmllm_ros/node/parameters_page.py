@@ -41,8 +41,8 @@ The topics of questions and answers, and `cache_stats`, take parameters
 and POLICY `history`, `depth`, `reliability` or `durability`. They are read when the node starts,
 and are read-only. With `qos_overrides./answer.publisher.durability: transient_local` a
 subscriber that comes late gets the last answers, as many as `depth` says (1000); `state` is so
-by itself. Images take them too; they are best effort, depth 1, unless these say otherwise, which matches every camera and keeps
-no image waiting.
+by itself. Images take them too; they are best effort, depth 1, unless these say otherwise, which
+matches every camera and keeps no image waiting.
 """
 _COLUMNS = ('parameter', 'default', 'allowed', 'changes', 'meaning')
 _CHANGES = {START: 'start', CONFIGURE: 'configure', LIVE: 'any time', LOWER: 'lower: any time'}
