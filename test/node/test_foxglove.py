@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The Foxglove layout names topics and fields that the node has."""
+"""The layouts for Foxglove and RViz name topics and fields that the node has."""
 
 import importlib
 import json
@@ -31,11 +31,13 @@ from infmllm_ros.node.watches import Watches  # noqa: E402
 from infmllm_ros.watches import read_watches  # noqa: E402
 import rclpy  # noqa: E402
 from ros_robot import wait_for  # noqa: E402
+import yaml  # noqa: E402
 
 WATCHES = Path(__file__).parents[2] / 'config' / 'watches.yaml'
 PAGE = (Path(__file__).parents[2] / 'docs' / 'seeing.md').read_text()
 # a path of Foxglove: topic, perhaps a filter of messages, fields
 PATH = re.compile(r'(/\w+)(?:{(\w+)=="(\w+)"})?((?:\.\w+)*)')
+RVIZ = yaml.safe_load((Path(__file__).parents[2] / 'config' / 'infmllm.rviz').read_text())
 LAYOUT = json.loads((Path(__file__).parents[2] / 'config' / 'foxglove.json').read_text())
 PANELS = LAYOUT['configById']
 
@@ -127,6 +129,22 @@ def test_every_topic_of_the_recipe_for_rqt_and_rviz_is_the_nodes(topics):
         kind = topics[0][f'/{topic}']
         for field in fields:
             assert field in fields_of(kind), f'/{topic} has no {field}'
+
+
+def test_every_display_of_rviz_shows_a_topic_of_its_type_and_matches_its_publisher(topics):
+    # those of navigation are heard once it is enabled
+    types = {**topics[0], **topics[1],
+             '/path': 'nav_msgs/msg/Path', '/odom': 'nav_msgs/msg/Odometry'}
+    displays = RVIZ['Visualization Manager']['Displays']
+    assert [display['Topic']['Value'] for display in displays] == [
+        '/image', '/memory_image', '/path', '/odom']
+    for display in displays:
+        package, name = display['Class'].split('/')
+        assert package == 'rviz_default_plugins'
+        assert types[display['Topic']['Value']].endswith(f'/{name}')
+        # whatever a camera or a planner offers, this matches
+        assert display['Topic']['Reliability Policy'] == 'Best Effort'
+        assert display['Topic']['Durability Policy'] == 'Volatile'
 
 
 def test_what_it_publishes_is_a_question(topics):
