@@ -41,10 +41,11 @@ from typing import Any
 from infmllm_msgs.msg import Answer, Query
 from infmllm_ros.bundled.tiny import make_tiny
 from infmllm_ros.node.__main__ import spin
+from infmllm_ros.node.answering import Answering
 from infmllm_ros.node.camera import CameraInput
 from infmllm_ros.node.convert import nanoseconds
+from infmllm_ros.node.looking import Looking
 from infmllm_ros.node.node import InfmllmNode
-from infmllm_ros.node.worker import Worker
 from infmllm_ros.replay.transport import make_room
 import numpy as np
 import rclpy
@@ -99,8 +100,8 @@ def watch(seconds: float, model: str) -> tuple[dict[str, list], list[float], Any
     """Run the node; return times by method, ages [ms] of the answers' frames, and its health."""
     times: dict[str, list] = defaultdict(list)
     timed(times, CameraInput, '_on_image')
-    timed(times, Worker, '_observe')
-    timed(times, Worker, '_answer')
+    timed(times, Looking, 'observe')
+    timed(times, Answering, 'answer')
     values = {'model': model, 'autostart': True, 'budget_tokens': 512, 'threads': 1,
               'max_question_tokens': 64, 'max_answer_tokens': ANSWER_TOKENS}
     node = InfmllmNode(parameter_overrides=[Parameter(k, value=v) for k, v in values.items()])
@@ -115,7 +116,7 @@ def watch(seconds: float, model: str) -> tuple[dict[str, list], list[float], Any
     begun: list[float] = []
 
     def ask() -> None:
-        if not times['_observe'] or node._worker.health().waiting:
+        if not times['observe'] or node._worker.health().waiting:
             return
         begun.append(begun[0] if begun else time.monotonic())
         if time.monotonic() - begun[0] > seconds:
@@ -138,9 +139,9 @@ def row(name: str, values: Any, limit: str) -> str:
 def report(times: dict[str, list], ages: list[float], health: Any) -> bool:
     """Print the table; say whether what is promised holds."""
     callback, own = np.array(times['_on_image']).T
-    look = np.array(times['_observe'])[:, 0]
-    count = min(len(ages), len(times['_answer']))
-    answer = np.array(times['_answer'])[WARM:count, 0]
+    look = np.array(times['observe'])[:, 0]
+    count = min(len(ages), len(times['answer']))
+    answer = np.array(times['answer'])[WARM:count, 0]
     age = np.array(ages)[WARM:count]
     print(f'{len(callback):,} images came, {health.total("seen")} were looked at, '
           f'{health.total("dropped")} replaced by newer ones; {count - WARM} answers\n')
