@@ -43,7 +43,9 @@ def filled(model: StreamingModel, policy: str, budget: int, more: int, seen: See
            ) -> StreamingSession:
     """Make a session that has seen `budget` tokens; one that never evicts has room for `more`."""
     room = budget + more * len(seen.chunk) if POLICIES[policy].refuses else budget
-    session = StreamingSession(model, make_policy(policy, room), max_question=64, max_answer=16)
+    chosen = make_policy(policy, room)
+    chosen.duplicate = 0.0      # the same frame again is to cost what another would
+    session = StreamingSession(model, chosen, max_question=64, max_answer=16)
     session.adapter = seen
     while session.stats().tokens_seen + len(seen.chunk) <= budget:
         see(session)
