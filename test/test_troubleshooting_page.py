@@ -22,8 +22,8 @@ import re
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / 'docs/troubleshooting.md'
 # who says why nothing happens; a reason is a text with a remedy behind a colon
-# docs/parameters.md is about these
-ELSEWHERE = {'option.py', 'options.py', 'parameters.py', 'parameters_page.py'}
+# docs/parameters.md and SECURITY.md are about these
+ELSEWHERE = {'option.py', 'options.py', 'parameters.py', 'parameters_page.py', 'access.py'}
 FILES = [ROOT / 'infmllm_ros/navigation/guide.py', *(
     file for file in sorted((ROOT / 'infmllm_ros/node').glob('*.py'))
     if file.name not in ELSEWHERE)]

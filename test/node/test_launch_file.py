@@ -34,7 +34,8 @@ def calls(tree, name):
 
 
 @pytest.mark.parametrize(('file', 'names'), [
-    (FILE, NAMES), (REPLAY, ['input', 'bag_topic', 'rate', 'compressed', 'stamps'])])
+    (FILE, NAMES),
+    (REPLAY, ['input', 'bag_topic', 'cameras', 'clock', 'rate', 'compressed', 'stamps'])])
 def test_every_argument_is_declared_with_a_default_and_a_description(file, names):
     declared = calls(ast.parse(file.read_text()), 'DeclareLaunchArgument')
     assert [call.args[0].value for call in declared] == names
