@@ -72,7 +72,9 @@ def _attention(
         if attention_mask is None and not _is_causal(module, kwargs) and (
                 faster_in_blocks(query, key)):      # a vision tower
             scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-            return attend_in_blocks(query, key, value, scaling, causal=False), None
+            frames = zip(*(part.split(1) for part in (query, key, value)), strict=True)
+            return torch.cat([
+                attend_in_blocks(*frame, scaling, causal=False) for frame in frames]), None
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     if stream.strict:

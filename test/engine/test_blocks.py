@@ -88,9 +88,11 @@ def test_a_vision_tower_sees_the_same(family, monkeypatch):
     def features(dtype):
         model = load(family, dtype=dtype)
         session(family, 'streaming_llm', 160, dtype=dtype)      # puts our attention in
-        seen = model.adapter.encode(model.model, picture(3, 64, 64), 0.0).features
-        (output,) = seen.values()
-        return torch.cat([part.flatten().float() for part in output.pooler_output])
+        images = [picture(number, 64, 64) for number in range(3)]       # looked at together
+        seen = model.adapter.see(
+            model.model, [model.adapter.lay_out(image, 0.0) for image in images], images)
+        return torch.cat([part.flatten().float() for chunk in seen
+                          for output in chunk.features.values() for part in output.pooler_output])
 
     exact, rounded = features('float32'), features('bfloat16')
     monkeypatch.setattr(blocks, 'WORTH', 0)
