@@ -66,7 +66,7 @@ def _sample(weight: torch.Tensor) -> bytes:
 
 
 def save(session: StreamingSession, path: Path, notes: Mapping[str, bytes]) -> None:
-    """Write to a temporary file beside `path`, then rename: a torn file never takes its name."""
+    """Write into a temporary folder beside `path`, then rename: no torn file takes its name."""
     tensors = _views(session)
     for camera, features in session.filter.last.items():
         tensors[f'{FILTER}{camera}'] = features
@@ -80,16 +80,13 @@ def save(session: StreamingSession, path: Path, notes: Mapping[str, bytes]) -> N
         'seen': session.cache.seen, 'evicted': session.cache.evicted,
         'frames': [list(vars(frame).values()) for frame in session.frames.values()],
         'newest': session.newest.ordinal if session.newest else None})
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix='.part')
-    os.close(handle)
-    try:
+    # a folder, as safetensors has temporary files of its own beside the one that it writes
+    with tempfile.TemporaryDirectory('.part', path.name, path.parent) as folder:
+        name = os.path.join(folder, path.name)
         save_file(tensors, name, {'infmllm': header, 'digest': _digest(header, tensors)})
         _flush(name)
         os.replace(name, path)
         _flush(path.parent)     # the new name itself
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _views(session: StreamingSession) -> dict[str, torch.Tensor]:

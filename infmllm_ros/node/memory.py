@@ -22,6 +22,7 @@ from concurrent.futures import Future
 import glob
 import os
 from pathlib import Path
+import shutil
 import time
 from typing import Any
 
@@ -89,7 +90,7 @@ def sweep(file: Path) -> None:
     """Delete what processes that were killed have left half written beside a file."""
     for part in file.parent.glob(f'{glob.escape(file.name)}*.part'):
         if time.time() - part.stat().st_mtime > STALE:
-            part.unlink(missing_ok=True)
+            shutil.rmtree(part, ignore_errors=True)
 
 
 class Memory:

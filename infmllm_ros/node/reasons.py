@@ -80,7 +80,8 @@ class Timekeeper:
         self._start = time.monotonic()
         self._rewinds = 0
         self._last = ('', -float('inf'))  # what was said of the last one, and when
-        self._by_stamps = -float('inf')  # [s] when stamps told of one that the clock has not
+        # when stamps told of one that the clock has not, and how far they went back [s]
+        self._by_stamps = (-float('inf'), 0.0)
         self._answer_age = ''
         self._handle = node.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1),
@@ -95,7 +96,7 @@ class Timekeeper:
         lap, back = self._stamps.take(
             frame.camera, frame.stamp_ns, self._value('rewind_tolerance'))
         if back:
-            self._by_stamps = time.monotonic()
+            self._by_stamps = time.monotonic(), back
             self._rewound(back, 'the stamps of the images')
         return replace(frame, lap=lap)
 
@@ -110,8 +111,10 @@ class Timekeeper:
         back = -jump.delta.nanoseconds / 1e9
         if back <= self._value('rewind_tolerance'):
             return
-        known = time.monotonic() - self._by_stamps < PERIOD  # an image was here first: told once
-        self._by_stamps = -float('inf')
+        when, by_stamps = self._by_stamps
+        # an image was here first, and went back as far: told once
+        known = time.monotonic() - when < PERIOD and abs(back - by_stamps) < PERIOD
+        self._by_stamps = (-float('inf'), 0.0)
         if not known:
             self._stamps.turn()
             self._rewound(back, 'the clock')

@@ -117,14 +117,21 @@ class BagWriter:
             The definition of its type is not installed; another type than before.
 
         """
-        self.write(topic, stamp_ns, type_name(type(message)), serialize_message(message))
+        connection = self._connection(topic, type_name(type(message)))
+        self._append(connection, stamp_ns, serialize_message(message))
 
     def write(self, topic: str, stamp_ns: int, name: str, raw: bytes) -> None:
         """Append a message as `publish` does, by the name of its type and serialized (CDR)."""
+        self._append(self._connection(topic, name), stamp_ns, raw)
+
+    def _connection(self, topic: str, name: str) -> Any:
         connection = self._topics.get(topic) or self._add(topic, name)
         if connection.msgtype != name:
             raise BagError(f'{topic}: a {name} on a topic of {connection.msgtype}: give it a '
                            'topic of its own')
+        return connection
+
+    def _append(self, connection: Any, stamp_ns: int, raw: bytes) -> None:
         self._bag.write(connection, stamp_ns, raw)
         if time.monotonic() - self._flushed >= EVERY:
             self.flush()

@@ -131,7 +131,7 @@ def test_a_folder_is_loaded_without_asking_the_network(tmp_path):
     assert done.stdout == 'cpu\n', done.stderr
 
 
-class Moved(Exception):
+class Moved(BaseException):
     """A model was moved that must lie where it was loaded."""
 
 

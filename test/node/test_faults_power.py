@@ -24,7 +24,7 @@ import pytest
 
 # One process loads the model; its children save again and again, and are killed at it.
 POWER_CUTS = """
-import json, os, random, resource, signal, sys, time
+import json, os, random, resource, shutil, signal, sys, time
 from pathlib import Path
 import numpy as np, torch
 from infmllm_ros.bundled import MODEL, MODEL_BUDGET, MODEL_POLICY
@@ -57,7 +57,7 @@ for cut in range(20):
     os.close(reader)
     torn += len(list(path.parent.glob('*.part')))
     for part in path.parent.glob('*.part'):
-        part.unlink()
+        shutil.rmtree(part)
     kept = int(session.restore(path)['generation'])
     last = int(saved[-1]) if saved else 0
     found.append(kept in (last, last + 1))
@@ -106,9 +106,10 @@ def test_what_a_killed_process_had_half_written_is_swept_away(tmp_path):
     from infmllm_ros.node.memory import sweep
     old, new, other = (tmp_path / f'{name}.part' for name in (
         'memory.safetensors_a', 'memory.safetensors_b', 'else'))
-    for file in (old, new, other):
-        file.write_bytes(b'half')
-    for file in (old, other):
-        os.utime(file, (time.time() - 3600,) * 2)
+    for folder in (old, new, other):
+        folder.mkdir()
+        (folder / '.tmpAbCdEf').write_bytes(b'half')
+    for folder in (old, other):
+        os.utime(folder, (time.time() - 3600,) * 2)
     sweep(tmp_path / 'memory.safetensors')
     assert sorted(tmp_path.iterdir()) == sorted([new, other]), 'one may still be at work'
