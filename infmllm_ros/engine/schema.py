@@ -33,7 +33,7 @@ from transformers import PreTrainedTokenizerBase
 from .errors import QuestionError
 
 # One for each tokenizer, made when it is first needed: that takes a second for a large vocabulary.
-_spelling: WeakKeyDictionary[PreTrainedTokenizerBase, Any] = WeakKeyDictionary()
+_spelling: WeakKeyDictionary[PreTrainedTokenizerBase, dict[int, Any]] = WeakKeyDictionary()
 
 
 class Schema:
@@ -67,7 +67,7 @@ class Schema:
                 raise ValueError(f'it is a {type(self.form).__name__}, must be an object')
             Validator = validator_for(self.form, default=Draft202012Validator)
             Validator.check_schema(self.form)
-        except (SchemaError, ValueError, RecursionError) as error:
+        except (SchemaError, TypeError, ValueError, RecursionError) as error:
             reason = getattr(error, 'message', None) or str(error)
             raise QuestionError(f'the schema is no JSON Schema: {_short(reason)}') from None
         self._validator = Validator(self.form, registry=Registry())
@@ -98,15 +98,16 @@ class Schema:
         except ImportError:
             return None
         try:
-            if tokenizer not in _spelling:
-                _spelling[tokenizer] = from_tokenizer(
-                    tokenizer, max(vocabulary, len(tokenizer)), sorted(stop_ids))
+            spelling = _spelling.setdefault(tokenizer, {})
+            size = max(vocabulary, len(tokenizer))
+            if size not in spelling:
+                spelling[size] = from_tokenizer(tokenizer, size, sorted(stop_ids))
             # the separators of json.dumps; else a model may write white space for ever
             grammar = LLMatcher.grammar_from_json_schema(self.form, overrides={
                 'whitespace_flexible': False, 'item_separator': ', ', 'key_separator': ': '})
         except ValueError:
             return None
-        matcher = LLMatcher(_spelling[tokenizer], grammar, log_level=0)
+        matcher = LLMatcher(spelling[size], grammar, log_level=0)
         return None if matcher.is_error() else Guide(matcher)
 
 
