@@ -47,12 +47,19 @@ class Record:
 
     measured: dict[str, Any] = field(default_factory=dict, kw_only=True)
 
-    def line(self, measured: bool = True) -> str:
-        """Write as JSON, with or without what was measured."""
+    def line(self) -> str:
+        """Write as JSON."""
+        return ''.join(self.parts())
+
+    def parts(self) -> tuple[str, str]:
+        """Write the line in two: what another run would repeat, and the rest, to its end."""
         fields = {'type': type(self).__name__.lower(), **asdict(self)}
-        if not measured or not self.measured:
-            del fields['measured']
-        return json.dumps(fields, ensure_ascii=False, separators=(',', ':'), allow_nan=False)
+        measured = fields.pop('measured')
+        return _json(fields)[:-1], f',"measured":{_json(measured)}}}' if measured else '}'
+
+
+def _json(fields: dict[str, Any]) -> str:
+    return json.dumps(fields, ensure_ascii=False, separators=(',', ':'), allow_nan=False)
 
 
 @dataclass
@@ -279,8 +286,9 @@ class Journal:
         """Append a record; the end gets the digest of all before it."""
         if isinstance(record, End):
             record.digest = self._hash.hexdigest()
-        self._hash.update(record.line(measured=False).encode() + b'\n')
-        self._file.write(record.line() + '\n')
+        same, rest = record.parts()
+        self._hash.update(f'{same}}}\n'.encode())
+        self._file.write(f'{same}{rest}\n')
 
     def close(self) -> None:
         """Close the file."""
