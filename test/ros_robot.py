@@ -164,6 +164,16 @@ class Robot:
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(self._stamp, 10**9)
         message.header.frame_id = f'camera_{self._stamp // 10**8}'
 
+    def stats(self) -> CacheStats:
+        """
+        Wait for statistics of now.
+
+        The last to have come may be from before the answer that came since, and the next may
+        be on its way already: the second from now was made after this call.
+        """
+        known = len(self.got['cache_stats'])
+        return wait_for(lambda: self.got['cache_stats'][known + 1:], 'new statistics')[0]
+
     def newest(self) -> int:
         """Tell the stamp of the newest frame that the node says to have seen; -1: none yet."""
         stats = self.got['cache_stats']
