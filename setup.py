@@ -23,7 +23,7 @@ setup(
     version='0.1.0',
     # Named, because colcon's build/ and install/ may lie beside this file.
     packages=find_packages(include=[package_name, f'{package_name}.*']),
-    package_data={package_name: ['bundled/model/*', 'replay/pages/*']},
+    package_data={package_name: ['bundled/model/*', 'replay/report/pages/*']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{package_name}']),
         (f'share/{package_name}', ['package.xml']),

@@ -30,7 +30,7 @@ from typing import Any
 
 from infmllm_ros.replay.bagging import STORAGES
 from infmllm_ros.replay.batch import replay_many
-from infmllm_ros.replay.cluster import ClusterError
+from infmllm_ros.replay.batch.cluster import ClusterError
 from infmllm_ros.replay.console import Console
 from infmllm_ros.replay.live import Live
 from infmllm_ros.replay.offline import INTERRUPTED, Offline

@@ -22,8 +22,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from infmllm_ros.replay.headline import Headline
 from infmllm_ros.replay.records import Answer, FILE, read, Record
+from infmllm_ros.replay.records.headline import Headline
 
 JSON = 'compare.json'
 NONE = '-'  # in a table, of what there is nothing to tell

@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 from infmllm_ros.replay import records
-from infmllm_ros.replay.source import SECOND
+from infmllm_ros.replay.sources import SECOND
 from infmllm_ros.replay.terminal import printable, Screen
 
 WIDTH = 60  # [columns] of a name or a text in the table

@@ -24,7 +24,7 @@ from typing import Any
 from infmllm_ros.engine import EngineError
 from infmllm_ros.node.option import ParameterError
 from infmllm_ros.replay.bagging import BagError
-from infmllm_ros.replay.meeting import LiveError
+from infmllm_ros.replay.live.meeting import LiveError
 from infmllm_ros.replay.plan import Plan
 from infmllm_ros.replay.plan_file import PlanError, read_plan
 from infmllm_ros.replay.settings import read_parameters

@@ -23,10 +23,10 @@ from typing import Any, Protocol
 
 from infmllm_ros.replay import report
 from infmllm_ros.replay.bagging import open_bag
-from infmllm_ros.replay.recorder import Sink
+from infmllm_ros.replay.offline.recorder import Sink
 from infmllm_ros.replay.records import End, FILE, Journal
-from infmllm_ros.replay.thumbnails import FILE as THUMBNAILS
-from infmllm_ros.replay.thumbnails import Thumbnails
+from infmllm_ros.replay.records.thumbnails import FILE as THUMBNAILS
+from infmllm_ros.replay.records.thumbnails import Thumbnails
 
 
 class Replayable(Protocol):

@@ -27,9 +27,9 @@ import sys
 import threading
 import time
 
-from infmllm_ros.replay import cdr
 from infmllm_ros.replay.sources import (
     camera_topics,
+    cdr,
     COMPRESSED,
     Frame,
     IMAGE,

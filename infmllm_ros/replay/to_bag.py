@@ -30,11 +30,11 @@ from typing import Any
 
 from infmllm_ros.bundled.scenes import TOPICS as WORLDS
 from infmllm_ros.images import decode, ImageError
-from infmllm_ros.replay import cdr
 from infmllm_ros.replay.bagging import BagError, open_bag, STORAGES
 from infmllm_ros.replay.interview import Interview
 from infmllm_ros.replay.sources import (
     camera_topics,
+    cdr,
     COMPRESSED,
     Frame,
     IMAGE,

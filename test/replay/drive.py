@@ -20,10 +20,9 @@ from pathlib import Path
 
 from infmllm_ros.replay.plan_file import read_plan
 from infmllm_ros.replay.records import End, FILE, Journal
-from infmllm_ros.replay.source import IMAGE, Source
-from infmllm_ros.replay.sources import Rendered
-from infmllm_ros.replay.thumbnails import FILE as THUMBNAILS
-from infmllm_ros.replay.thumbnails import Thumbnails
+from infmllm_ros.replay.records.thumbnails import FILE as THUMBNAILS
+from infmllm_ros.replay.records.thumbnails import Thumbnails
+from infmllm_ros.replay.sources import IMAGE, Rendered, Source
 import pytest
 
 CHOICES = ['red', 'yellow', 'green', 'none']

@@ -134,7 +134,7 @@ def material(tmp_path_factory):
 def test_variants_share_the_model_and_read_the_bag_once_each(material, monkeypatch, capsys):
     from infmllm_ros.node import loading
     from infmllm_ros.replay import compare
-    from infmllm_ros.replay.bag import Bag
+    from infmllm_ros.replay.sources.bag import Bag
     counts = Counter()
 
     def counted(owner, name):

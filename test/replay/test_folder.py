@@ -15,8 +15,15 @@
 """Folders of images as cameras, and the messages that are made without ROS."""
 
 from infmllm_ros.images import decode
-from infmllm_ros.replay import cdr
-from infmllm_ros.replay.sources import BEGIN, COMPRESSED, IMAGE, open_source, SECOND, SourceError
+from infmllm_ros.replay.sources import (
+    BEGIN,
+    cdr,
+    COMPRESSED,
+    IMAGE,
+    open_source,
+    SECOND,
+    SourceError,
+)
 import numpy as np
 from PIL import Image
 import pytest

@@ -34,11 +34,11 @@ pytest.importorskip('infmllm_msgs', reason='needs the interface package infmllm_
 pytest.importorskip('rosbags', reason='bags are written by rosbags')
 from infmllm_msgs.msg import Answer as AnswerMessage  # noqa: E402, I100
 from infmllm_msgs.srv import MemoryFile  # noqa: E402
-from infmllm_ros.replay import live, meeting  # noqa: E402
+from infmllm_ros.replay import live  # noqa: E402
 from infmllm_ros.replay.__main__ import main  # noqa: E402
 from infmllm_ros.replay.bagging import open_bag  # noqa: E402
-from infmllm_ros.replay.live import Live  # noqa: E402
-from infmllm_ros.replay.meeting import LiveError, Meeting  # noqa: E402
+from infmllm_ros.replay.live import Live, meeting  # noqa: E402
+from infmllm_ros.replay.live.meeting import LiveError, Meeting  # noqa: E402
 from infmllm_ros.replay.offline import Offline  # noqa: E402
 from infmllm_ros.replay.to_bag import main as to_bag  # noqa: E402
 from lifecycle_msgs.srv import GetState  # noqa: E402

@@ -28,9 +28,8 @@ from infmllm_ros.replay.bagging import open_bag
 from infmllm_ros.replay.offline import INTERRUPTED, Offline, replay_offline
 from infmllm_ros.replay.plan import Entry, Plan, Telling
 from infmllm_ros.replay.records import Journal
-from infmllm_ros.replay.source import Frame, Source
-from infmllm_ros.replay.sources import open_source, Rendered
-from infmllm_ros.replay.thumbnails import Thumbnails
+from infmllm_ros.replay.records.thumbnails import Thumbnails
+from infmllm_ros.replay.sources import Frame, open_source, Rendered, Source
 from nav_msgs.msg import Odometry, Path
 import numpy as np
 import pytest

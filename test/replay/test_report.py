@@ -25,8 +25,7 @@ import zipfile
 from drive import CHOICES, replay
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from infmllm_ros.replay import charts, plots, report, timeline
-from infmllm_ros.replay.headline import Headline
+from infmllm_ros.replay import report
 from infmllm_ros.replay.records import (
     Answer,
     End,
@@ -39,6 +38,9 @@ from infmllm_ros.replay.records import (
     Stats,
     Told,
 )
+from infmllm_ros.replay.records.headline import Headline
+from infmllm_ros.replay.report import charts, plots, timeline
+from infmllm_ros.replay.report.__main__ import main
 import pytest
 
 HOSTILE = '<script>alert(1)</script> "\'&amp; </svg> \u202eabc \u05d0\u05d1 \0 {{ 7 * 7 }}'
@@ -214,9 +216,9 @@ def test_a_long_run_stays_small(tmp_path):
 
 
 def test_a_folder_without_a_run_is_refused_in_a_line(tmp_path, capsys):
-    assert report.main([str(tmp_path)]) == 2
+    assert main([str(tmp_path)]) == 2
     (tmp_path / 'run.jsonl').write_text('')
-    assert report.main([str(tmp_path)]) == 2
+    assert main([str(tmp_path)]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and 'run.jsonl' in lines[0] and 'replay again' in lines[1]
     assert not (tmp_path / 'report.html').exists()

@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlparse
 from browser import Browser, DESKTOP, find, PHONE
 from drive import replay
 from infmllm_ros.replay import records, report
-from infmllm_ros.replay.source import BEGIN
+from infmllm_ros.replay.sources import BEGIN
 import pytest
 
 CAMERAS = ('front', 'rear')

@@ -22,7 +22,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from infmllm_ros.replay.source import BEGIN, Frame, SECOND, Source, SourceError
+from infmllm_ros.replay.sources.source import BEGIN, Frame, SECOND, Source, SourceError
 
 
 class Video(Source):

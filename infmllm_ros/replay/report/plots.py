@@ -20,13 +20,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from infmllm_ros.replay.records import Answer, Memory, Record, Stats
+from infmllm_ros.replay.records.headline import frame_ms, measured, PARTS
+from infmllm_ros.replay.report.charts import Axes, bins, clock, compact, stacked
+from infmllm_ros.replay.report.timeline import Clock
 from markupsafe import Markup
 import numpy as np
-
-from .charts import Axes, bins, clock, compact, stacked
-from .headline import frame_ms, measured, PARTS
-from .records import Answer, Memory, Record, Stats
-from .timeline import Clock
 
 STEPS, COLUMNS = 300, 200  # most points of a curve, and columns of the map
 AGES = 60  # rows of the map

@@ -20,8 +20,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 import re
 
-from infmllm_ros.replay.cdr import compressed
-from infmllm_ros.replay.source import (
+from infmllm_ros.replay.sources.cdr import compressed
+from infmllm_ros.replay.sources.source import (
     BEGIN,
     CAMERA,
     COMPRESSED,

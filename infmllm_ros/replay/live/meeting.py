@@ -21,8 +21,8 @@ from pathlib import PurePosixPath
 import time
 from typing import Any
 
-from infmllm_ros.replay.following import Follower
-from infmllm_ros.replay.source import Source
+from infmllm_ros.replay.live.following import Follower
+from infmllm_ros.replay.sources import Source
 from rcl_interfaces.srv import GetParameters
 
 START = 30.0  # [s] for a node to be there and active; to load its model it may take longer

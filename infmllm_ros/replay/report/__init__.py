@@ -22,24 +22,21 @@ into it is shown as text. Nothing here needs ROS.
 
 from __future__ import annotations
 
-import argparse
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 import hashlib
 import os
 from pathlib import Path
-import sys
 from typing import Any
 
+from infmllm_ros.replay.records import FATES, read, thumbnails
+from infmllm_ros.replay.records.headline import Headline
+from infmllm_ros.replay.report import plots, timeline
+from infmllm_ros.replay.report.charts import Axes, clock, compact, ticks
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-
-from . import plots, thumbnails, timeline
-from .charts import Axes, clock, compact, ticks
-from .headline import Headline
-from .records import FATES, read
 
 FILE, SUMMARY = 'report.html', 'summary.html'
 
@@ -199,23 +196,3 @@ def _put(path: Path, page: str) -> Path:
         return draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def main(argv: Iterable[str] | None = None) -> int:
-    """Write reports; 0 if all could be written, 2 if not."""
-    parser = argparse.ArgumentParser(prog='python -m infmllm_ros.replay.report',
-                                     description='Write report.html beside the records of runs.')
-    parser.add_argument('folder', nargs='+', type=Path, help='where a replay wrote run.jsonl')
-    parser.add_argument('--title', help='default: the name of what was replayed')
-    arguments = parser.parse_args(argv)
-    try:
-        for folder in arguments.folder:
-            print(write(folder, arguments.title))
-    except (OSError, ValueError) as error:
-        print(f'report: {error}', file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from infmllm_ros.replay.source import (
+from infmllm_ros.replay.sources.source import (
     COMPRESSED,
     Frame,
     GUIDES,
@@ -32,7 +32,7 @@ from infmllm_ros.replay.source import (
     Source,
     SourceError,
 )
-from infmllm_ros.replay.torn import Topic, Torn, TornMcap, TornSqlite, unfinished
+from infmllm_ros.replay.sources.torn import Topic, Torn, TornMcap, TornSqlite, unfinished
 
 TYPES = (IMAGE, COMPRESSED)
 READ = (*TYPES, *GUIDES)

@@ -29,7 +29,7 @@ from pathlib import Path
 import socket
 from typing import Any
 
-from infmllm_ros.replay.job import Job, PATHS, Result
+from infmllm_ros.replay.batch.job import Job, PATHS, Result
 
 
 class ClusterError(RuntimeError):

@@ -21,9 +21,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from infmllm_ros.replay.records import Answer, End, Frame, Problem, Record, Run, Stats
 import numpy as np
-
-from .records import Answer, End, Frame, Problem, Record, Run, Stats
 
 COMPLETE, EARLY, BROKEN = 'complete', 'ended early', 'broken off'
 PARTS = ('vision_ms', 'prefill_ms', 'evict_ms')

@@ -24,11 +24,11 @@ from pathlib import Path
 import time
 
 from infmllm_ros.replay import report
-from infmllm_ros.replay.cluster import Cluster
-from infmllm_ros.replay.headline import Headline
-from infmllm_ros.replay.job import Job, Result
+from infmllm_ros.replay.batch.cluster import Cluster
+from infmllm_ros.replay.batch.job import Job, Result
 from infmllm_ros.replay.options import EARLY, OK, WRONG
 from infmllm_ros.replay.records import read
+from infmllm_ros.replay.records.headline import Headline
 from infmllm_ros.replay.terminal import printable, Screen
 
 FILE = 'results.json'

@@ -23,7 +23,7 @@ from __future__ import annotations
 import io
 import struct
 
-from infmllm_ros.replay.source import SECOND
+from infmllm_ros.replay.sources.source import SECOND
 import numpy as np
 from PIL import Image as PillowImage
 

@@ -27,10 +27,10 @@ from infmllm_ros.node.convert import nanoseconds
 from infmllm_ros.node.desk import one_line
 from infmllm_ros.node.mailbox import Frame
 from infmllm_ros.replay import records
-from infmllm_ros.replay.crew import Audience, Crew
 from infmllm_ros.replay.hearing import event_record, Ledger, stats_record
+from infmllm_ros.replay.offline.crew import Audience, Crew
 from infmllm_ros.replay.plan import Turn
-from infmllm_ros.replay.thumbnails import Thumbnails
+from infmllm_ros.replay.records.thumbnails import Thumbnails
 from rclpy.serialization import deserialize_message, serialize_message
 
 MEMORIES = 200  # about so many records of what the memory holds

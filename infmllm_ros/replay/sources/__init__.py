@@ -20,64 +20,32 @@ Nothing in them needs ROS.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Iterable, Mapping
 import os
 from pathlib import Path
 import re
-from typing import ClassVar
 
-from infmllm_ros.bundled.scenes import Episode
-from infmllm_ros.replay.bag import Bag, TORN
-from infmllm_ros.replay.folder import Folder
-from infmllm_ros.replay.source import (
+from infmllm_ros.replay.sources.bag import Bag, TORN
+from infmllm_ros.replay.sources.folder import Folder
+from infmllm_ros.replay.sources.rendered import Rendered
+from infmllm_ros.replay.sources.source import (
     BEGIN,
     CAMERA,
     COMPRESSED,
     Frame,
+    GUIDES,
     IMAGE,
+    ODOMETRY,
+    PATH,
     SECOND,
     Source,
     SourceError,
+    TF,
 )
-from infmllm_ros.replay.video import Video
+from infmllm_ros.replay.sources.video import Video
 
-__all__ = ['BEGIN', 'camera_topics', 'COMPRESSED', 'Frame', 'IMAGE', 'open_source', 'Rendered',
-           'SECOND', 'Source', 'SourceError']
-
-
-class Rendered(Source):
-    """
-    A world that the project renders and knows the truth of.
-
-    Parameters
-    ----------
-    seed : int
-        Which one of its kind.
-    kind : str
-        'drive' or 'bench'.
-    count : int
-        [frames]
-
-    Attributes
-    ----------
-    episode : Episode
-        The world, at the frame that was given last; None before the first.
-
-    """
-
-    fps: ClassVar[float] = 20
-    size: ClassVar[int] = 64  # [pixels] what the bundled model looks at
-
-    def __init__(self, seed: int = 0, kind: str = 'drive', count: int = 600):
-        self.seed, self.kind, self.count = seed, kind, count
-        self.name = f'rendered {kind} {seed}'
-        self.episode: Episode | None = None
-
-    def __iter__(self) -> Iterator[Frame]:
-        self.episode = Episode(self.kind, self.seed, self.size, keys=0)
-        for index, step in enumerate(islice(self.episode, self.count)):
-            yield Frame(BEGIN + index * SECOND // self.fps, step.frame)
+__all__ = ['BEGIN', 'camera_topics', 'COMPRESSED', 'Frame', 'GUIDES', 'IMAGE', 'ODOMETRY',
+           'open_source', 'PATH', 'Rendered', 'SECOND', 'Source', 'SourceError', 'TF']
 
 
 def open_source(path: str | os.PathLike | None = None,

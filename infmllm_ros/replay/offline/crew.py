@@ -37,8 +37,8 @@ from infmllm_ros.node.questions import Outcome, Question
 from infmllm_ros.node.reasons import Timekeeper
 from infmllm_ros.node.watches import Watches
 from infmllm_ros.node.worker import Worker
-from infmllm_ros.replay.source import ODOMETRY, PATH, TF
-from infmllm_ros.replay.stage import Stage
+from infmllm_ros.replay.offline.stage import Stage
+from infmllm_ros.replay.sources import ODOMETRY, PATH, TF
 import numpy as np
 
 STEP_NS = 1000  # [ns] least that time goes on while the worker waits for its time

@@ -15,8 +15,8 @@
 """
 A replay without DDS: frames of a source go straight to the engine, as fast as it takes them.
 
-The parts of the node do the work (`infmllm_ros.replay.crew`), on the time of the source, so that
-a run can be repeated to the letter.
+The parts of the node do the work (`infmllm_ros.replay.offline.crew`), on the time of the source,
+so that a run can be repeated to the letter.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from infmllm_ros.node.desk import one_line
 from infmllm_ros.node.mailbox import Frame
 from infmllm_ros.node.option import ParameterError
 from infmllm_ros.replay import records, settings
-from infmllm_ros.replay.crew import Crew
+from infmllm_ros.replay.offline.crew import Crew
+from infmllm_ros.replay.offline.recorder import Bag, Recorder, Sink
 from infmllm_ros.replay.plan import Entry, Plan, Telling, Turn
-from infmllm_ros.replay.recorder import Bag, Recorder, Sink
-from infmllm_ros.replay.source import COMPRESSED, GUIDES, SECOND, Source, SourceError
-from infmllm_ros.replay.source import Frame as SourceFrame
-from infmllm_ros.replay.thumbnails import SIZE, Thumbnails
+from infmllm_ros.replay.records.thumbnails import SIZE, Thumbnails
+from infmllm_ros.replay.sources import COMPRESSED, GUIDES, SECOND, Source, SourceError
+from infmllm_ros.replay.sources import Frame as SourceFrame
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 

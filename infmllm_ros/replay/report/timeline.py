@@ -25,11 +25,10 @@ from pathlib import Path
 from typing import Any
 import zipfile
 
+from infmllm_ros.replay.records import Answer, Event, Frame, Record, Told
+from infmllm_ros.replay.records.thumbnails import frame_of
+from infmllm_ros.replay.report.charts import clock
 from PIL import Image, UnidentifiedImageError
-
-from .charts import clock
-from .records import Answer, Event, Frame, Record, Told
-from .thumbnails import frame_of
 
 WIDE, NARROW = 16, 6  # pictures in a camera's strip, on a desktop and on a phone
 ROOM = 3_000_000  # bytes of all pictures in a report

@@ -34,18 +34,18 @@ from typing import Any
 from infmllm_ros.images import decode
 from infmllm_ros.node.album import thumbnail
 from infmllm_ros.node.convert import nanoseconds
-from infmllm_ros.replay.deliveries import Deliveries
-from infmllm_ros.replay.following import Follower
-from infmllm_ros.replay.meeting import Meeting
+from infmllm_ros.replay.live.deliveries import Deliveries
+from infmllm_ros.replay.live.following import Follower
+from infmllm_ros.replay.live.meeting import Meeting
 from infmllm_ros.replay.offline import INTERRUPTED
+from infmllm_ros.replay.offline.recorder import Bag, Sink
 from infmllm_ros.replay.plan import Plan, Telling, Turn
 from infmllm_ros.replay.player import Player
-from infmllm_ros.replay.recorder import Bag, Sink
 from infmllm_ros.replay.records import End, Frame, Problem, Record, Run, SENT, Told
+from infmllm_ros.replay.records.thumbnails import SIZE, Thumbnails
 from infmllm_ros.replay.settings import model_name
-from infmllm_ros.replay.source import COMPRESSED, SECOND, Source
-from infmllm_ros.replay.source import Frame as Image
-from infmllm_ros.replay.thumbnails import SIZE, Thumbnails
+from infmllm_ros.replay.sources import COMPRESSED, SECOND, Source
+from infmllm_ros.replay.sources import Frame as Image
 from infmllm_ros.replay.transport import make_room
 import rclpy
 from rclpy.context import Context
