@@ -19,9 +19,7 @@ from infmllm_ros.node.parameters import snapshot
 from infmllm_ros.node.questions import Status
 from infmllm_ros.node.worker import Worker
 from safetensors.numpy import load_file
-from test_cameras import show
-from test_parameters import Node
-from test_worker import ask, Listener, TIMEOUT
+from stand_ins import ask, Listener, Node, show, TIMEOUT
 
 
 class Once:

@@ -12,31 +12,19 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Several cameras, one model: whose turn it is, what is kept out, what a question looks at."""
+"""Several cameras, one model: whose turn it is, and what a question looks at."""
 
 from collections import Counter
-from types import SimpleNamespace
 
 from hypothesis import given
 from hypothesis import strategies as st
-from infmllm_ros.node.cameras import Camera, Cameras, Tally
-from infmllm_ros.node.gate import change, Gate, thumbnail
+from infmllm_ros.node.cameras import Camera, Cameras
 from infmllm_ros.node.mailbox import Frame
-from infmllm_ros.node.parameters import (
-    camera_options,
-    check,
-    check_cameras,
-    of_camera,
-    ParameterError,
-    refusal,
-    snapshot,
-)
 from infmllm_ros.node.questions import Status
 from infmllm_ros.node.worker import Worker
 import numpy as np
 import pytest
-from test_parameters import Node
-from test_worker import ask, Listener, Session, TIMEOUT, Watches
+from stand_ins import ask, grey, show, TIMEOUT, Watches
 
 RATES = st.lists(st.sampled_from([0.0, 0.5, 1.0, 3.0, 10.0, 30.0]), min_size=1, max_size=5)
 
@@ -108,63 +96,6 @@ def test_a_camera_that_was_away_goes_first():
     assert cameras.next(3.0) is None
 
 
-# ---- the gate
-
-
-def grey(level, size=(48, 64)):
-    return np.full((*size, 3), level, np.uint8)
-
-
-@pytest.mark.parametrize('size', [(48, 64), (720, 1280), (20, 31), (1, 1)])
-def test_a_change_is_the_mean_difference_as_a_share_of_the_full_scale(size):
-    assert change(thumbnail(grey(10, size)), thumbnail(grey(61, size))) == pytest.approx(0.2)
-    half = grey(0, (64, 64))
-    half[:32] = 255  # rows of the thumbnail and of the picture coincide
-    assert change(thumbnail(half), thumbnail(grey(0, (64, 64)))) == pytest.approx(0.5)
-
-
-def test_colours_count_by_their_luma():
-    red, black = np.zeros((32, 32, 3), np.uint8), np.zeros((32, 32, 3), np.uint8)
-    red[..., 0] = 255
-    assert change(thumbnail(red), thumbnail(black)) == pytest.approx(0.299, abs=0.003)  # BT.601
-
-
-def test_slow_change_adds_up():
-    gate = Gate(0.1, refresh=1e9)
-    admitted = [level for level in range(0, 200, 5) if gate.admits(grey(level), 0.0)]
-    assert admitted == [0, 30, 60, 90, 120, 150, 180]  # 0.1 of 255 is 25.5
-
-
-def test_a_still_scene_is_seen_now_and_then():
-    gate = Gate(0.1, refresh=2.0)
-    assert [now for now in range(8) if gate.admits(grey(9), now)] == [0, 2, 4, 6]
-    assert gate.admits(grey(9), 7.5, force=True)
-    assert not gate.admits(grey(9), 9.0)
-    assert gate.admits(grey(9), 9.5)
-    gate.forget()
-    assert gate.admits(grey(9), 9.6)
-
-
-def test_without_a_threshold_all_are_let_in():
-    gate = Gate()
-    assert all(gate.admits(grey(9), 0.0) for _ in range(3))
-    gate.min_change = 0.1
-    assert [gate.admits(grey(9), 0.0) for _ in range(2)] == [True, False]
-
-
-# ---- the worker
-
-
-@pytest.fixture
-def session():
-    return Session()
-
-
-@pytest.fixture
-def listener():
-    return Listener()
-
-
 @pytest.fixture
 def worker(session, listener):
     """Make an active worker with two cameras."""
@@ -173,13 +104,6 @@ def worker(session, listener):
     worker.resume()
     yield worker
     assert worker.stop(TIMEOUT)
-
-
-def show(worker, listener, camera, stamp, level=None):
-    """Have the model see a frame; what it shows is its stamp or a level of grey."""
-    message = stamp if level is None else grey(level)
-    worker.offer(Frame(message, stamp, camera=camera))
-    listener.wait(lambda: any(seen is message for seen in listener.seen))
 
 
 def test_a_question_is_answered_from_the_newest_frame_of_its_camera(worker, session, listener):
@@ -344,47 +268,6 @@ def test_a_question_sees_a_frame_that_the_gate_would_keep_out(worker, session, l
     assert question.seen.stamp_ns == 2
 
 
-# ---- the parameters
-
-
-def test_each_of_several_cameras_has_parameters_of_its_own():
-    assert not camera_options(['front'])
-    names = [option.name for option in camera_options(['front', 'left'])]
-    assert len(names) == 8 and 'left.image_transport' in names
-    node = Node(cameras=['front', 'left'], max_frame_rate=5.0)
-    node.values.update({o.name: o.default for o in camera_options(['front', 'left'])})
-    node.values.update({'left.image_transport': 'compressed', 'left.max_frame_rate': 0.0})
-    check(node)
-    assert not refusal('left.max_frame_rate', 2.0, object(), ['front', 'left'])
-    assert '1000' in refusal('left.max_frame_rate', 2000.0, None, ['front', 'left'])
-    assert 'clean up' in refusal('left.image_transport', 'raw', object(), ['front', 'left'])
-    assert [of_camera(node, camera, name) for camera in ('front', 'left')
-            for name in ('image_transport', 'max_frame_rate')] == ['raw', 5.0, 'compressed', 0.0]
-    node.values['left.image_transport'] = 'theora'
-    with pytest.raises(ParameterError, match='left.image_transport.*theora.*compressed'):
-        check(node)
-
-
-def test_frames_are_labelled_where_there_are_several_cameras():
-    assert snapshot(Node(cameras=['front'])).labels == {}
-    assert snapshot(Node(cameras=['front', 'left'])).labels == {
-        'front': 'front camera: ', 'left': 'left camera: '}
-
-
-@pytest.mark.parametrize(('names', 'named'), [
-    (['front', ''], "''"), (['a/b'], "'a/b'"), (['1st'], "'1st'"), (['left', 'left'], 'twice'),
-    (['nav'], 'taken'), (['memory'], 'taken'), (['saddle', 'left'], 'taken'), ([], "['']")])
-def test_names_that_are_no_topics_are_refused(names, named):
-    with pytest.raises(ParameterError, match='cameras') as refused:
-        check_cameras(names)
-    assert named in str(refused.value) and '\n' not in str(refused.value)
-
-
-def test_one_camera_needs_no_name():
-    for names in ([''], ['front'], ['front', 'rear_2']):
-        check_cameras(names)
-
-
 def test_a_frame_that_cannot_be_shown_again_takes_no_question_with_it(worker, session, listener):
     show(worker, listener, 'front', 1)
     show(worker, listener, 'left', 2)
@@ -393,23 +276,3 @@ def test_a_frame_that_cannot_be_shown_again_takes_no_question_with_it(worker, se
     assert listener.outcome(question).status == Status.OK
     assert question.seen.stamp_ns == 1
     assert listener.failures[0][0] == 'frame'
-
-
-def test_each_camera_has_a_pace_of_its_own(monkeypatch):
-    reasons = pytest.importorskip('infmllm_ros.node.reasons', reason='needs ROS 2 (rclpy)')
-    node, lines, now = Node(cameras=['front', 'left'], max_frame_rate=0.0), [], [0.0]
-    node.values.update({o.name: o.default for o in camera_options(['front', 'left'])})
-    node.values['left.max_frame_rate'] = 2.0
-    node.get_logger = lambda: SimpleNamespace(warning=lines.append, info=lines.append)
-    monkeypatch.setattr(reasons.time, 'monotonic', lambda: now[0])
-    pacer = reasons.Pacer(node)
-    for second in range(10):
-        now[0] = float(second)
-        # of 10 images a second the model takes 2: too few of one camera, all it wants of the other
-        tallies = [Tally(name, 10 * second, 2 * second, 8 * second, 0, 0, None)
-                   for name in ('front', 'left')]
-        found = pacer.statuses(('front', 'left'), SimpleNamespace(cameras=tallies))
-    assert [(one.name, one.level) for one in found] == [
-        ('frame rate front', b'\x01'), ('frame rate left', b'\x00')]
-    [line] = lines
-    assert 'slower than camera front: in 10 s 10.0 frames a second came, it saw 2.0' in line

@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 from infmllm_ros.engine import ContextFull
 from infmllm_ros.node import relief
 from infmllm_ros.node import worker as worker_module
-from infmllm_ros.node.mailbox import FATES, Frame
+from infmllm_ros.node.mailbox import FATES, Frame, Mailbox
 from infmllm_ros.node.questions import BUSY, Question
 from infmllm_ros.node.worker import Worker
 import pytest
-from test_worker import Listener, Session
+from stand_ins import Listener, Session
 import torch
 
 FAILURES = {'vision': torch.OutOfMemoryError('CUDA out of memory'), 'full': ContextFull('full'),
@@ -155,3 +155,17 @@ def test_a_frame_is_settled_once():
     assert box.settle(None, 'failed', 'hung')
     assert not box.settle(frame, 'seen')
     assert box.counts()['failed'] == 1 and box.counts()['seen'] == box.counts()['waiting'] == 0
+
+
+def test_mailbox_keeps_the_newest_and_counts_what_it_drops():
+    none = {'seen': 0, 'skipped': 0, 'similar': 0, 'bad': 0, 'failed': 0, 'causes': {}}
+    box = Mailbox()
+    for number in range(5):
+        box.put(Frame(number, number))
+    assert box.take().message == 4
+    assert box.take() is None
+    assert box.counts() == {'received': 5, 'dropped': 4, 'waiting': 1, **none}
+    box.put(Frame(5, 5))
+    box.clear()
+    assert not box.waiting
+    assert box.counts() == {'received': 6, 'dropped': 5, 'waiting': 1, **none}

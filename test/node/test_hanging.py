@@ -27,10 +27,9 @@ from infmllm_ros.node.relief import Relief
 from infmllm_ros.node.watchdog import ACTIONS, Watchdog
 from infmllm_ros.node.worker import Worker
 import pytest
-from test_worker import ask, hold, Listener, listener, Session, session, TIMEOUT, worker
+from stand_ins import ask, hold, Listener, Session, TIMEOUT
 import torch
 
-__all__ = ['listener', 'session', 'worker']  # fixtures
 LACK = torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB')
 
 

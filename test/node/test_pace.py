@@ -14,8 +14,13 @@
 
 """When time goes back, and whether the model keeps up, from numbers alone."""
 
+from types import SimpleNamespace
+
+from infmllm_ros.node.cameras import Tally
 from infmllm_ros.node.pace import Pace, PaceMeter, PERIOD, Stamps
+from infmllm_ros.node.parameters import camera_options
 import pytest
+from stand_ins import Node
 
 S = 10**9
 
@@ -91,3 +96,23 @@ def test_only_the_last_while_counts_and_the_first_says_nothing():
         pace = meter.measure(float(t), 30 * t, 20 * min(t, 30))
     assert pace.missed == 0
     assert meter.measure(60.0, 5, 0) == Pace(), 'the counters began again'
+
+
+def test_each_camera_has_a_pace_of_its_own(monkeypatch):
+    reasons = pytest.importorskip('infmllm_ros.node.reasons', reason='needs ROS 2 (rclpy)')
+    node, lines, now = Node(cameras=['front', 'left'], max_frame_rate=0.0), [], [0.0]
+    node.values.update({o.name: o.default for o in camera_options(['front', 'left'])})
+    node.values['left.max_frame_rate'] = 2.0
+    node.get_logger = lambda: SimpleNamespace(warning=lines.append, info=lines.append)
+    monkeypatch.setattr(reasons.time, 'monotonic', lambda: now[0])
+    pacer = reasons.Pacer(node)
+    for second in range(10):
+        now[0] = float(second)
+        # of 10 images a second the model takes 2: too few of one camera, all it wants of the other
+        tallies = [Tally(name, 10 * second, 2 * second, 8 * second, 0, 0, None)
+                   for name in ('front', 'left')]
+        found = pacer.statuses(('front', 'left'), SimpleNamespace(cameras=tallies))
+    assert [(one.name, one.level) for one in found] == [
+        ('frame rate front', b'\x01'), ('frame rate left', b'\x00')]
+    [line] = lines
+    assert 'slower than camera front: in 10 s 10.0 frames a second came, it saw 2.0' in line

@@ -22,21 +22,11 @@ from infmllm_ros.engine import FlexPrefill, make_policy, POLICIES
 from infmllm_ros.node import parameters, parameters_page
 from infmllm_ros.node.parameters import Option, ParameterError, Settings, TABLE
 import pytest
+from stand_ins import Node
 import yaml
 
 FILE = Path(__file__).parents[2] / 'config' / 'infmllm.yaml'
 PAGE = Path(__file__).parents[2] / 'docs' / 'parameters.md'
-
-
-class Node:
-    """As much of a node as `check` and `snapshot` use."""
-
-    def __init__(self, **values):
-        self.values = {name: option.default for name, option in TABLE.items()}
-        self.values.update({name.replace('__', '.'): value for name, value in values.items()})
-
-    def get_parameter(self, name):
-        return type('Parameter', (), {'value': self.values[name]})
 
 
 def test_the_parameter_file_is_the_table():
