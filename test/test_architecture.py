@@ -46,6 +46,17 @@ FORBIDDEN = {
     'engine/positions.py': {'infmllm_ros.engine.cache', 'infmllm_ros.engine.session'},
     'engine/cache.py': {'infmllm_ros.engine.session', 'infmllm_ros.engine.policies'},
     'engine/decode.py': {'infmllm_ros.engine.session', 'infmllm_ros.engine.cache'},
+    'node': {'infmllm_ros.replay', 'infmllm_ros.demo'},
+    'replay': {'infmllm_ros.demo'},
+    'replay/sources': ROS | {'infmllm_ros.node', 'infmllm_ros.engine', 'torch',
+                             *(f'infmllm_ros.replay.{part}' for part in (
+                                 'records', 'report', 'plan', 'live', 'offline', 'batch'))},
+    'replay/records': ROS | {'infmllm_ros.node', 'infmllm_ros.engine', 'torch',
+                             'infmllm_ros.replay.sources', 'infmllm_ros.replay.report'},
+    'replay/report': ROS | {'infmllm_ros.node', 'infmllm_ros.engine', 'torch',
+                            'infmllm_ros.replay.sources'},
+    'replay/live': {'infmllm_ros.replay.offline', 'infmllm_ros.replay.batch'},
+    'replay/offline': {'infmllm_ros.replay.live', 'infmllm_ros.replay.batch'},
     'navigation': ROS | {'infmllm_ros.node', 'infmllm_ros.engine', 'torch'},
     'watches': ROS | {'infmllm_ros.node', 'infmllm_ros.engine', 'torch'},
     'images.py': ROS - {'cv_bridge'} | {'infmllm_ros.node', 'infmllm_ros.engine'},
@@ -79,6 +90,28 @@ def test_imports_point_one_way(part):
         wrong = {name for name in imported(path) for banned in FORBIDDEN[part]
                  if name == banned or name.startswith(banned + '.')}
         assert not wrong, f'{path.relative_to(PACKAGE)} imports {sorted(wrong)}'
+
+
+def reached(path: Path, seen: set[Path]) -> set[str]:
+    """Name every module that a file imports, and those of this package that it imports."""
+    seen.add(path)
+    names = imported(path)
+    for name in list(names):
+        words = name.split('.')[1:] if name.startswith('infmllm_ros.') else []
+        places = [PACKAGE.joinpath(*words[:count + 1]) for count in range(len(words))]
+        for file in (f for p in places for f in (p / '__init__.py', p.with_suffix('.py'))):
+            if file.exists() and file not in seen:
+                names |= reached(file, seen)
+    return names
+
+
+def test_what_says_to_know_no_ros_imports_none_by_any_way():
+    found = [path for path in PACKAGE.rglob('*.py') if 'Nothing here knows ROS' in ' '.join(
+        (ast.get_docstring(ast.parse(path.read_text())) or '').split())]
+    assert {'worker.py', 'plan.py', 'picture.py'} <= {path.name for path in found}
+    for path in found:
+        wrong = {name for name in reached(path, set()) if name.split('.')[0] in ROS}
+        assert not wrong, f'{path.relative_to(PACKAGE)} reaches {sorted(wrong)}'
 
 
 def test_outsiders_use_only_the_public_surface_of_the_engine():

@@ -12,7 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""When time goes back, and whether the model keeps up: told from numbers. Nothing here is ROS."""
+"""
+When time goes back, and whether the model keeps up: told from numbers.
+
+Nothing here knows ROS.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Questions that wait: how many may, and which give way when another comes. Knows no ROS."""
+"""
+Questions that wait: how many may, and which give way when another comes.
+
+Nothing here knows ROS.
+"""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from infmllm_ros.replay.batch import replay_many
 from infmllm_ros.replay.batch.cluster import ClusterError
 from infmllm_ros.replay.console import Console
 from infmllm_ros.replay.live import Live
-from infmllm_ros.replay.offline import INTERRUPTED, Offline
+from infmllm_ros.replay.offline import Offline
 from infmllm_ros.replay.options import (
     add_input,
     add_parameters,
@@ -49,7 +49,7 @@ from infmllm_ros.replay.options import (
 )
 from infmllm_ros.replay.output import replay_into
 from infmllm_ros.replay.plan import Plan
-from infmllm_ros.replay.records import End
+from infmllm_ros.replay.records import End, INTERRUPTED
 from infmllm_ros.replay.settings import remapped
 from infmllm_ros.replay.sources import Source
 from infmllm_ros.replay.terminal import Progress, Screen

@@ -35,7 +35,7 @@ from infmllm_ros.node.option import ParameterError
 from infmllm_ros.replay import report
 from infmllm_ros.replay.comparison import JSON, misses, read_baseline, Row, tables
 from infmllm_ros.replay.console import Console
-from infmllm_ros.replay.offline import INTERRUPTED, Offline
+from infmllm_ros.replay.offline import Offline
 from infmllm_ros.replay.options import (
     add_input,
     add_parameters,
@@ -51,7 +51,7 @@ from infmllm_ros.replay.options import (
 )
 from infmllm_ros.replay.output import replay_into
 from infmllm_ros.replay.plan import Plan
-from infmllm_ros.replay.records import read
+from infmllm_ros.replay.records import INTERRUPTED, read
 from infmllm_ros.replay.records.headline import COMPLETE
 from infmllm_ros.replay.settings import remapped
 from infmllm_ros.replay.sources import Source

@@ -12,7 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Runs side by side: their numbers in tables, and whether they are good enough. Knows no ROS."""
+"""
+Runs side by side: their numbers in tables, and whether they are good enough.
+
+Nothing here knows ROS.
+"""
 
 from __future__ import annotations
 

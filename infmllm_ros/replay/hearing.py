@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""From the node's messages to the records of a replay; each question ends once."""
+"""From a plan to the node's messages, and from those to records; each question ends once."""
 
 from __future__ import annotations
 
@@ -20,14 +20,23 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from infmllm_msgs.msg import Answer, CacheStats, WatchEvent
+from infmllm_msgs.msg import Answer, CacheStats, Query, WatchEvent
 from infmllm_ros.node.convert import nanoseconds
 from infmllm_ros.node.questions import Status
 from infmllm_ros.replay import records
-from infmllm_ros.replay.plan import Turn
+from infmllm_ros.replay.plan import Entry, Turn
 
 LOST = 'LOST'  # status of a question whose answer did not come
 DIGITS = 6  # of probabilities and weights
+_MEMORY = {None: Query.MEMORY_DEFAULT, True: Query.MEMORY_KEEP, False: Query.MEMORY_ROLLBACK}
+
+
+def query(entry: Entry, id: str) -> Query:  # noqa: A002
+    """Make the message that asks a question of a plan."""
+    return Query(
+        id=id, question=entry.question, choices=list(entry.choices), schema=entry.schema,
+        max_tokens=entry.max_tokens, deadline=entry.deadline, camera=entry.camera,
+        memory=_MEMORY[entry.remember])
 
 
 def stats_record(message: CacheStats) -> records.Stats:
@@ -113,3 +122,22 @@ class Ledger:
         message = Answer(id=key, question=entry.question, choices=list(entry.choices), choice=-1,
                          status=Answer.FAILED, message='no answer came: see the log of the node')
         return replace(self.answer(message, 0, watch=False), status=LOST)
+
+    def end(self, frames: dict[str, int], problem: str, seconds: float,
+            source_seconds: float) -> records.End:
+        """
+        Sum up the run.
+
+        Parameters
+        ----------
+        frames : dict of str to int
+            How many of each fate.
+        problem : str
+            Why it ended before its source did; '' if it did not.
+        seconds, source_seconds : float
+            [s] That it took, and that went by in the source.
+        """
+        return records.End(
+            frames, self.counts['answers'], self.counts['judged'], self.counts['right'], problem,
+            measured={'seconds': seconds, 'frames_per_second': sum(frames.values()) / seconds,
+                      'speed': source_seconds / seconds})

@@ -19,23 +19,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import closing, ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from infmllm_ros.replay import report
 from infmllm_ros.replay.bagging import open_bag
-from infmllm_ros.replay.offline.recorder import Sink
 from infmllm_ros.replay.records import End, FILE, Journal
 from infmllm_ros.replay.records.thumbnails import FILE as THUMBNAILS
 from infmllm_ros.replay.records.thumbnails import Thumbnails
-
-
-class Replayable(Protocol):
-    """A replay, offline or live, that is ready to begin."""
-
-    cameras: list[str]
-
-    def replay(self, sinks: Iterable[Sink], **options: Any) -> End:
-        """Replay, once."""
+from infmllm_ros.replay.replayable import Replayable, Sink
 
 
 def replay_into(folder: Path, run: Replayable, sinks: Iterable[Sink] = (), *,

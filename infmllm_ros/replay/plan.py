@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What to tell and to ask in a replay, and when. No file here needs ROS."""
+"""What to tell and to ask in a replay, and when. Nothing here knows ROS."""
 
 from __future__ import annotations
 

@@ -25,9 +25,9 @@ from infmllm_ros.engine import EngineError, load_model, make_policy, StreamingSe
 from infmllm_ros.node.option import ParameterError
 from infmllm_ros.replay import records
 from infmllm_ros.replay.bagging import open_bag
-from infmllm_ros.replay.offline import INTERRUPTED, Offline, replay_offline
+from infmllm_ros.replay.offline import Offline, replay_offline
 from infmllm_ros.replay.plan import Entry, Plan, Telling
-from infmllm_ros.replay.records import Journal
+from infmllm_ros.replay.records import INTERRUPTED, Journal
 from infmllm_ros.replay.records.thumbnails import Thumbnails
 from infmllm_ros.replay.sources import Frame, open_source, Rendered, Source
 from nav_msgs.msg import Odometry, Path

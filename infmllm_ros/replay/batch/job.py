@@ -11,6 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+
 """One of many offline replays: all that is needed to do it elsewhere, and to know it is done."""
 
 from __future__ import annotations

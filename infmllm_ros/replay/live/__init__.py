@@ -37,12 +37,11 @@ from infmllm_ros.node.convert import nanoseconds
 from infmllm_ros.replay.live.deliveries import Deliveries
 from infmllm_ros.replay.live.following import Follower
 from infmllm_ros.replay.live.meeting import Meeting
-from infmllm_ros.replay.offline import INTERRUPTED
-from infmllm_ros.replay.offline.recorder import Bag, Sink
 from infmllm_ros.replay.plan import Plan, Telling, Turn
 from infmllm_ros.replay.player import Player
-from infmllm_ros.replay.records import End, Frame, Problem, Record, Run, SENT, Told
+from infmllm_ros.replay.records import End, Frame, INTERRUPTED, Problem, Record, Run, SENT, Told
 from infmllm_ros.replay.records.thumbnails import SIZE, Thumbnails
+from infmllm_ros.replay.replayable import Bag, Sink
 from infmllm_ros.replay.settings import model_name
 from infmllm_ros.replay.sources import COMPRESSED, SECOND, Source
 from infmllm_ros.replay.sources import Frame as Image
@@ -165,25 +164,7 @@ class Live:
     def replay(self, sinks: Iterable[Sink] = (), *, bags: Iterable[Bag] = (),
                thumbnails: Thumbnails | None = None,
                on_frame: Callable[[int], None] = lambda count: None) -> End:
-        """
-        Replay, once.
-
-        Parameters
-        ----------
-        sinks : iterable of Sink
-            Each takes all records.
-        bags : iterable of Bag
-            Each takes all messages of the node.
-        thumbnails : Thumbnails, optional
-            Takes pictures.
-        on_frame : callable
-            Takes the number of frames that were sent, after each.
-
-        Returns
-        -------
-        End
-            With a problem, if the run ended before its source did.
-        """
+        """Replay, once; see `infmllm_ros.replay.replayable.Replayable`."""
         self._sinks, self._bags, self._thumbnails = tuple(sinks), tuple(bags), thumbnails
         self._done, start = on_frame, time.monotonic()
         self._begin_run()
@@ -205,11 +186,8 @@ class Live:
         problem = self._problem or self._source.problem
         if problem:
             self._say(problem)
-        seconds, counts = time.monotonic() - start, self._follower.ledger.counts
-        end = End({SENT: self._number}, counts['answers'], counts['judged'], counts['right'],
-                  problem, measured={
-                      'seconds': seconds, 'frames_per_second': self._number / seconds,
-                      'speed': (self._time_ns - self._begin) / SECOND / seconds})
+        end = self._follower.ledger.end({SENT: self._number}, problem, time.monotonic() - start,
+                                        (self._time_ns - self._begin) / SECOND)
         self._write(end)
         return end
 

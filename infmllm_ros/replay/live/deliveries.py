@@ -12,7 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What became of the frames that were sent to a node, by its statistics. Knows no ROS."""
+"""
+What became of the frames that were sent to a node, by its statistics.
+
+Nothing here knows ROS.
+"""
 
 from __future__ import annotations
 

@@ -25,7 +25,6 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from infmllm_msgs.msg import Answer, CacheStats, Query, WatchEvent
 from infmllm_ros.replay import hearing, records
-from infmllm_ros.replay.offline import query
 from infmllm_ros.replay.plan import Turn
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
@@ -118,7 +117,7 @@ class Follower:
         key = f'{self._run}/{turn.id}'
         self.ledger.open[key] = turn, asked_ns
         self._until[key] = time.monotonic() + turn.entry.deadline + self._patience
-        self.questions.publish(query(turn.entry, key))
+        self.questions.publish(hearing.query(turn.entry, key))
 
     def give_up(self) -> None:
         """Write down every question that is still open as lost."""

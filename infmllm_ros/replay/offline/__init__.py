@@ -29,33 +29,25 @@ import time
 from types import MappingProxyType
 from typing import Any
 
-from infmllm_msgs.msg import Query
 from infmllm_ros.engine import EngineError, StreamingModel
 from infmllm_ros.node.convert import nanoseconds
 from infmllm_ros.node.desk import one_line
 from infmllm_ros.node.mailbox import Frame
 from infmllm_ros.node.option import ParameterError
 from infmllm_ros.replay import records, settings
+from infmllm_ros.replay.hearing import query
 from infmllm_ros.replay.offline.crew import Crew
-from infmllm_ros.replay.offline.recorder import Bag, Recorder, Sink
-from infmllm_ros.replay.plan import Entry, Plan, Telling, Turn
+from infmllm_ros.replay.offline.recorder import Recorder
+from infmllm_ros.replay.plan import Plan, Telling, Turn
+from infmllm_ros.replay.records import INTERRUPTED
 from infmllm_ros.replay.records.thumbnails import SIZE, Thumbnails
+from infmllm_ros.replay.replayable import Bag, Sink
 from infmllm_ros.replay.sources import COMPRESSED, GUIDES, SECOND, Source, SourceError
 from infmllm_ros.replay.sources import Frame as SourceFrame
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
-INTERRUPTED = 'interrupted'  # the problem of a run that a person ended
 FRAME_ID = 'camera'  # of frames that have none
-_MEMORY = {None: Query.MEMORY_DEFAULT, True: Query.MEMORY_KEEP, False: Query.MEMORY_ROLLBACK}
-
-
-def query(entry: Entry, id: str) -> Query:  # noqa: A002
-    """Make the message that asks a question of a plan."""
-    return Query(
-        id=id, question=entry.question, choices=list(entry.choices), schema=entry.schema,
-        max_tokens=entry.max_tokens, deadline=entry.deadline, camera=entry.camera,
-        memory=_MEMORY[entry.remember])
 
 
 def replay_offline(source: Source, plan: Plan, given: Mapping[str, Any],
@@ -139,25 +131,14 @@ class Offline:
                thumbnails: Thumbnails | None = None, save_memory: str | Path | None = None,
                on_frame: Callable[[int], None] = lambda count: None) -> records.End:
         """
-        Replay, once.
+        Replay, once; see `infmllm_ros.replay.replayable.Replayable`.
 
         Parameters
         ----------
-        sinks : iterable of Sink
-            Each takes all records.
-        bags : iterable of Bag
-            Each takes all messages.
-        thumbnails : Thumbnails, optional
-            Takes pictures.
+        sinks, bags, thumbnails, on_frame
+            As there.
         save_memory : str or Path, optional
             File for the memory as it is at the end.
-        on_frame : callable
-            Takes the number of frames that are done, after each.
-
-        Returns
-        -------
-        End
-            With a problem, if the run ended before its source did.
         """
         recorder, self._agenda = self._recorder, self._plan.agenda()
         self._begin_ns, self._number = 0, -1
@@ -174,13 +155,8 @@ class Offline:
             problem = INTERRUPTED
         if problem:
             recorder.problem(problem)
-        seconds, count = time.monotonic() - start, self._number + 1
-        counts = recorder.ledger.counts
-        end = records.End(
-            dict(recorder.fates), counts['answers'], counts['judged'], counts['right'], problem,
-            measured={
-                'seconds': seconds, 'frames_per_second': count / seconds,
-                'speed': (recorder.now - self._begin_ns) / SECOND / seconds})
+        end = recorder.ledger.end(dict(recorder.fates), problem, time.monotonic() - start,
+                                  (recorder.now - self._begin_ns) / SECOND)
         recorder.write(end)
         return end
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from math import ceil, inf
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from infmllm_msgs.msg import CacheStats, Query
 from infmllm_ros import images
@@ -44,8 +44,8 @@ import numpy as np
 STEP_NS = 1000  # [ns] least that time goes on while the worker waits for its time
 
 
-class Audience:
-    """What a crew tells; nothing is done with it here."""
+class Witness(Protocol):
+    """Who is told what happens in a crew."""
 
     def published(self, topic: str, message: Any) -> None:
         """Take a message of the node."""
@@ -74,7 +74,7 @@ class Crew:
     ----------
     values : mapping
         All parameters of the node, by name.
-    audience : Audience
+    witness : Witness
     model : StreamingModel, optional
         That of the parameters, if it is loaded already.
     progress : callable
@@ -99,13 +99,13 @@ class Crew:
 
     session: StreamingSession
 
-    def __init__(self, values: Mapping[str, Any], audience: Audience,
+    def __init__(self, values: Mapping[str, Any], witness: Witness,
                  model: StreamingModel | None = None,
                  progress: Callable[[str], None] = lambda text: None,
                  remap: Mapping[str, str] = MappingProxyType({})):
         """Check the parameters, and load the model."""
-        self._audience, self._begin_ns, self.started = audience, 0, False
-        self.stage = stage = Stage(values, audience.published, audience.logged, remap)
+        self._witness, self._begin_ns, self.started = witness, 0, False
+        self.stage = stage = Stage(values, witness.published, witness.logged, remap)
         parameters.check(stage)
         self.settings = parameters.snapshot(stage)
         ends, self._time = Endpoints(stage), Timekeeper(stage, self._forget)
@@ -214,7 +214,7 @@ class Crew:
         job.result(0)
 
     def _forget(self) -> None:
-        self._audience.forgetting()
+        self._witness.forgetting()
         self._desk.report(self.worker.reset(), 'memory not cleared')
 
     @staticmethod
@@ -235,7 +235,7 @@ class Crew:
             self._age_ms = 1e3 * self._time.age(frame.stamp_ns)
             self._watches.observed(frame)
             self._news = True
-            self._audience.seen(frame, session)
+            self._witness.seen(frame, session)
 
     def _ahead(self) -> str:
         return self._navigation.context() if self._navigation else ''
@@ -246,7 +246,7 @@ class Crew:
 
     def bad_image(self, frame: Frame, reason: str) -> None:
         """Pass on that an image was dropped."""
-        self._audience.bad(frame, reason)
+        self._witness.bad(frame, reason)
 
     def piece(self, question: Question, text: str) -> None:
         """Publish a piece of an answer."""
@@ -260,8 +260,8 @@ class Crew:
 
     def failed(self, job: str, error: Exception) -> None:
         """Pass on that a job raised."""
-        self._audience.failed(job, error)
+        self._witness.failed(job, error)
 
     def relieved(self, relief: str) -> None:
         """Pass on what was done after memory ran out."""
-        self._audience.logged('warning', relief)
+        self._witness.logged('warning', relief)

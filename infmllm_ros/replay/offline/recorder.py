@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from infmllm_msgs.msg import Answer, CacheStats, WatchEvent
 from infmllm_ros.engine import ContextFull, holdings, StreamingSession
@@ -28,29 +28,16 @@ from infmllm_ros.node.desk import one_line
 from infmllm_ros.node.mailbox import Frame
 from infmllm_ros.replay import records
 from infmllm_ros.replay.hearing import event_record, Ledger, stats_record
-from infmllm_ros.replay.offline.crew import Audience, Crew
+from infmllm_ros.replay.offline.crew import Crew
 from infmllm_ros.replay.plan import Turn
 from infmllm_ros.replay.records.thumbnails import Thumbnails
+from infmllm_ros.replay.replayable import Bag, Sink
 from rclpy.serialization import deserialize_message, serialize_message
 
 MEMORIES = 200  # about so many records of what the memory holds
 
 
-class Sink(Protocol):
-    """Takes the records of a run."""
-
-    def write(self, record: records.Record) -> None:
-        """Take the next one."""
-
-
-class Bag(Protocol):
-    """Takes the messages of a run."""
-
-    def publish(self, topic: str, stamp_ns: int, message: Any) -> None:
-        """Take the next one, published at that time of the source."""
-
-
-class Recorder(Audience):
+class Recorder:
     """
     Writes down what a crew tells of one run.
 

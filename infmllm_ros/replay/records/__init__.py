@@ -18,7 +18,7 @@ What is kept of a replay: a line of JSON for each thing that happened, in the or
 A line has a `type`, which is the name of one of the classes below in lower case, and its fields.
 What depends on the machine and not on the bag, the model and the questions stands under
 `measured`, in every line: two replays are the same when all else is, which `digest` sums up.
-Times are those of the source [ns], unless they stand under `measured`. No file here needs ROS.
+Times are those of the source [ns], unless they stand under `measured`. Nothing here knows ROS.
 """
 
 from __future__ import annotations
@@ -265,6 +265,7 @@ class End(Record):
     digest: str = ''
 
 
+INTERRUPTED = 'interrupted'  # the problem of a run that a person ended
 KINDS: dict[str, type[Record]] = {kind.__name__.lower(): kind for kind in Record.__subclasses__()}
 
 

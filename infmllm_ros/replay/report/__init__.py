@@ -17,7 +17,7 @@ The report of a run, and the summary of many: ``python -m infmllm_ros.replay.rep
 
 A report is one HTML file that loads nothing: style, script and pictures are in it, and its policy
 forbids the browser to fetch or run anything else. Whatever a bag, a model or a person has written
-into it is shown as text. Nothing here needs ROS.
+into it is shown as text. Nothing here knows ROS.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@
 """
 Where frames come from: a bag, a video, a folder of images, or a drive rendered on the way.
 
-Nothing in them needs ROS.
+Nothing here knows ROS.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What every source of frames has in common.  No file here needs ROS."""
+"""What every source of frames has in common. Nothing here knows ROS."""
 
 from __future__ import annotations
 
