@@ -91,10 +91,10 @@ def read(session: StreamingSession, ids: torch.Tensor, logits: bool = False,
 
 
 def evict(session: StreamingSession) -> None:
-    """Let the policy choose what stays, where a group is over budget."""
+    """Let the policy choose what stays, where a group is over budget; an eager one, in all."""
     start, cache, before = perf_counter(), session.cache, session.cache.evicted
     over = [group for group, slots in enumerate(cache.slots)
-            if slots.count > session.plan.budget or session.policy.eager]
+            if slots.count > (0 if session.policy.eager else session.plan.budget)]
     if over and session.probe is not None and not session.policy.probe_every:
         session.feed(session.probe, Role.PROBE, commit=False)
     keep = session.policy.select_all([view(session, group) for group in over])

@@ -19,6 +19,7 @@ import pytest
 from references import logits_plainly
 from tape import text_tokens
 from test_one_layer import live
+import torch
 import zoo
 from zoo import load, plain, POLICIES, session, words
 
@@ -47,6 +48,19 @@ def test_what_no_longer_fits_leaves_at_once_and_the_rest_stays_exact(family, row
         target.tell(words(load(family, changes), 40, number))
         assert target.stats().tokens <= LOWER
     assert target.answer('Where is it?', max_tokens=4).tokens
+
+
+@pytest.mark.parametrize('row', POLICIES)
+def test_a_memory_that_holds_nothing_takes_another_budget(row, monkeypatch):
+    """As with a tokenizer that has neither a template nor a first token."""
+    model = load('llama')
+    monkeypatch.setattr(
+        model.adapter.prompt, 'prefix', lambda _: torch.empty(0, dtype=torch.long))
+    target = session('llama', row, MADE)
+    target.set_budget(LOWER)
+    assert (target.stats().tokens, target.stats().budget) == (0, LOWER)
+    target.tell(words(model, 60, 0))
+    assert 0 < target.stats().tokens <= LOWER
 
 
 def test_the_first_and_the_newest_tokens_are_those_that_stay():
