@@ -52,9 +52,33 @@ def option(default: Any, doc: str, *, low: float | None = None, high: float | No
                  metadata={'doc': doc, 'low': low, 'high': high, 'choices': choices})
 
 
-def check(policy: Any, spec: Field) -> None:
+# ---- hyper-parameters of several policies
+
+
+def recent_option(share: float) -> Any:
+    """Declare how many of the newest tokens stay, `share` by default; see :func:`share_of`."""
+    return option(share, 'most recent tokens that stay: a share of the budget, or tokens if '
+                  'above 1', low=0)
+
+
+def sinks_option() -> Any:
+    """Declare how many of the first tokens stay: four by default, as in StreamingLLM."""
+    return option(4, 'first tokens of the stream that always stay', low=0)
+
+
+def scope_option(scope: str) -> Any:
+    """Declare who selects together."""
+    return option(scope, 'who shares one list of kept tokens', choices=('head', 'layer', 'all'))
+
+
+def reduce_option() -> Any:
+    """Declare how the heads and layers of one list are joined."""
+    return option('mean', 'how heads and layers of one list are joined', choices=('mean', 'max'))
+
+
+def check_option(policy: Any, spec: Field) -> None:
     """
-    Check one hyper-parameter against its declaration.
+    Check one hyper-parameter against its declaration; a whole number may come as a float.
 
     Raises
     ------
@@ -64,7 +88,7 @@ def check(policy: Any, spec: Field) -> None:
     value, default, meta = getattr(policy, spec.name), spec.default, spec.metadata
     name = f'{policy.name}.{spec.name}'
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
-    if isinstance(default, bool) or isinstance(default, str):
+    if isinstance(default, (bool, str)):
         if not isinstance(value, type(default)):
             raise PolicyError(f'{name} is {value!r}, must be a {type(default).__name__}')
     elif not number or isinstance(default, int) and value != int(value):
@@ -182,7 +206,7 @@ class Policy:
         """Check every hyper-parameter."""
         for spec in fields(self):
             if spec.name != 'budget':
-                check(self, spec)
+                check_option(self, spec)
         if isinstance(self.budget, str):
             parse_bytes(self.budget)
         elif isinstance(self.budget, bool) or not isinstance(self.budget, int) or self.budget < 0:

@@ -21,7 +21,17 @@ from typing import ClassVar
 
 import torch
 
-from .base import keep_best, last, option, Policy, Role, share_of, View
+from .base import (
+    keep_best,
+    last,
+    Policy,
+    recent_option,
+    reduce_option,
+    Role,
+    scope_option,
+    share_of,
+    View,
+)
 from ..chunk import Chunk
 
 
@@ -55,12 +65,9 @@ class H2O(Policy):
     name: ClassVar[str] = 'h2o'
     channels: ClassVar[int] = 1          # sum of attention since the start
 
-    recent: float = option(
-        0.5, 'most recent tokens that stay: a share of the budget, or tokens if above 1', low=0)
-    scope: str = option('head', 'who shares one list of kept tokens',
-                        choices=('head', 'layer', 'all'))
-    reduce: str = option('mean', 'how heads and layers of one list are joined',
-                         choices=('mean', 'max'))
+    recent: float = recent_option(0.5)
+    scope: str = scope_option('head')
+    reduce: str = reduce_option()
 
     def asks(self, role: Role, chunk: Chunk) -> torch.Tensor | None:
         """Name every query that enters the stream."""

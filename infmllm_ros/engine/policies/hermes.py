@@ -22,7 +22,7 @@ from typing import ClassVar
 
 import torch
 
-from .base import keep_best, last, option, Policy, PROBE_TEXT, Role, View
+from .base import keep_best, last, option, Policy, PROBE_TEXT, Role, sinks_option, View
 from ..chunk import Chunk
 from ..errors import PolicyError
 
@@ -101,7 +101,7 @@ class Hermes(Policy):
     reduce: str = option('mean', 'how heads are joined', choices=('mean', 'max'))
     summary: bool = option(False, 'merge what leaves a deep layer into one token')
     target: float = option(1.0, 'share of the budget that a choice leaves', low=0.5, high=1)
-    sinks: int = option(4, 'first tokens of the stream that always stay', low=0)
+    sinks: int = sinks_option()
     probe: str = option(PROBE_TEXT, 'guidance text')
 
     def __post_init__(self) -> None:

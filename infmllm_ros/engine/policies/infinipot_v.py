@@ -22,7 +22,7 @@ from typing import ClassVar
 import torch
 from torch.nn import functional
 
-from .base import keep_best, option, Policy, View
+from .base import keep_best, option, Policy, scope_option, View
 from ..chunk import Content, Kind
 
 POOLS = ((3, 7), (2, 5), (1, 3), (0, 1))    # dimensions and kernel, one for each quarter of layers
@@ -69,8 +69,7 @@ class InfiniPotV(Policy):
     pooling: str = option('layers', 'over what value norms are averaged',
                           choices=('layers', 'none'))
     text: str = option('stay', 'what becomes of words', choices=('stay', 'norm'))
-    scope: str = option('head', 'who shares one list of kept tokens',
-                        choices=('head', 'layer', 'all'))
+    scope: str = scope_option('head')
 
     def select(self, view: View) -> torch.Tensor:
         """Keep protected, recent, temporally new and large tokens."""

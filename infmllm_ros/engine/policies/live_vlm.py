@@ -23,7 +23,7 @@ from typing import ClassVar
 import torch
 from torch.nn import functional
 
-from .base import keep_best, last, option, Policy, Role, share_of, View
+from .base import keep_best, last, option, Policy, recent_option, Role, share_of, View
 from ..chunk import Chunk, Content, Kind
 
 
@@ -73,8 +73,7 @@ class LiveVLM(Policy):
     channels: ClassVar[int] = 1          # S
     among: ClassVar[Kind] = Kind.VISION
 
-    recent: float = option(
-        0.25, 'most recent tokens that stay: a share of the budget, or tokens if above 1', low=0)
+    recent: float = recent_option(0.25)
     rows: int = option(32, 'last vision queries of a frame that score the vision held', low=1)
     bucket: int = option(1, 'tokens that a stretch of time may keep', low=1)
     sinks_share: float = option(

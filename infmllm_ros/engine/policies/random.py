@@ -21,7 +21,16 @@ from typing import ClassVar
 
 import torch
 
-from .base import keep_best, option, Policy, share_of, View
+from .base import (
+    keep_best,
+    option,
+    Policy,
+    recent_option,
+    scope_option,
+    share_of,
+    sinks_option,
+    View,
+)
 
 _WORD = 2 ** 32 - 1
 
@@ -55,11 +64,9 @@ class Random(Policy):
 
     name: ClassVar[str] = 'random'
 
-    recent: float = option(
-        0.25, 'most recent tokens that stay: a share of the budget, or tokens if above 1', low=0)
-    sinks: int = option(4, 'first tokens of the stream that always stay', low=0)
-    scope: str = option('all', 'who shares one list of kept tokens',
-                        choices=('head', 'layer', 'all'))
+    recent: float = recent_option(0.25)
+    sinks: int = sinks_option()
+    scope: str = scope_option('all')
     seed: int = option(0, 'another seed, another sample', low=0, high=2 ** 31 - 1)
 
     def select(self, view: View) -> torch.Tensor:

@@ -21,7 +21,20 @@ from typing import ClassVar
 
 import torch
 
-from .base import keep_best, last, option, Policy, PROBE_TEXT, Role, share_of, View
+from .base import (
+    keep_best,
+    last,
+    option,
+    Policy,
+    PROBE_TEXT,
+    recent_option,
+    reduce_option,
+    Role,
+    scope_option,
+    share_of,
+    sinks_option,
+    View,
+)
 from ..chunk import Chunk
 from ..errors import PolicyError
 
@@ -64,19 +77,16 @@ class Saddle(Policy):
     name: ClassVar[str] = 'saddle'
     channels: ClassVar[int] = 2          # discounted sum of scores; discounted number of windows
 
-    recent: float = option(
-        0.25, 'most recent tokens that stay: a share of the budget, or tokens if above 1', low=0)
-    sinks: int = option(4, 'first tokens of the stream that always stay', low=0)
+    recent: float = recent_option(0.25)
+    sinks: int = sinks_option()
     bias: float = option(0.01, 'attention bias against age, end to end, on the mean score', low=0)
     age: str = option('slot', 'what age is measured in', choices=('slot', 'stream', 'token'))
     window: str = option(
         'question', 'whose attention scores the tokens',
         choices=('question', 'chunk', 'marker', 'probe'))
     rows: int = option(8, 'last queries of a chunk that form its window', low=0)
-    scope: str = option('all', 'who shares one list of kept tokens',
-                        choices=('head', 'layer', 'all'))
-    reduce: str = option('mean', 'how heads and layers of one list are joined',
-                         choices=('mean', 'max'))
+    scope: str = scope_option('all')
+    reduce: str = reduce_option()
     discount: float = option(0.0, 'weight of older windows against the newest', low=0, high=1)
     normalise: bool = option(False, 'rescale scores to mean 1 before the bias')
     probe: str = option(PROBE_TEXT, 'guidance text of window=probe')

@@ -21,7 +21,7 @@ from typing import ClassVar
 
 import torch
 
-from .base import option, Policy, View
+from .base import Policy, sinks_option, View
 
 
 @dataclass
@@ -35,7 +35,7 @@ class StreamingLLM(Policy):
 
     name: ClassVar[str] = 'streaming_llm'
 
-    sinks: int = option(4, 'first tokens of the stream that always stay', low=0)
+    sinks: int = sinks_option()
 
     def select(self, view: View) -> torch.Tensor:
         """Keep sinks and recent tokens."""

@@ -22,7 +22,7 @@ from typing import ClassVar, NamedTuple
 import torch
 
 from . import search, sparse
-from ..policies.base import check, option
+from ..policies.base import check_option, option
 
 
 class Choice(NamedTuple):
@@ -94,7 +94,7 @@ class FlexPrefill:
     def __post_init__(self) -> None:
         """Check every field."""
         for spec in fields(self):
-            check(self, spec)
+            check_option(self, spec)
 
     def suits(self, queries: int, held: int) -> bool:
         """Tell whether a chunk of `queries` of all `held` tokens is worth choosing for."""
