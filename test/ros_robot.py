@@ -146,7 +146,7 @@ class Robot:
 
     # The camera.
 
-    def image(self, **fields: Any) -> int:
+    def image(self, publisher: Any = None, **fields: Any) -> int:
         """Publish an image with the next stamp, 100 ms after the last; returns the stamp in ns."""
         self._stamp += 10**8
         pixels = np.random.default_rng(self._stamp).integers(0, 256, (48, 64, 3), np.uint8)
@@ -156,7 +156,7 @@ class Robot:
         for name, value in fields.items():
             setattr(message, name, value)
         self.stamp(message)
-        self.images.publish(message)
+        (publisher or self.images).publish(message)
         return self._stamp
 
     def stamp(self, message: Any) -> None:

@@ -19,6 +19,8 @@ After each fault the bundled model is told a fact and answers a question about i
 """
 
 from pathlib import Path
+import signal
+import time
 
 from infmllm_ros.bundled import MODEL, MODEL_BUDGET, MODEL_POLICY
 from infmllm_ros.bundled.scenes import Episode
@@ -26,10 +28,13 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 pytest.importorskip('infmllm_msgs', reason='needs the interface package infmllm_msgs')
-from ros_robot import ns, wait_for  # noqa: E402, I100
+from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402, I100
+from ros_robot import ns, wait_for  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 
 ERROR = b'\x02'
+BURST = 2000  # [images] more than all queues on the way hold
 FAULTY = (str(Path(__file__).with_name('faulty_node.py')),)
 PARAMETERS = {
     'model': str(MODEL), 'autostart': 'true', 'budget_tokens': MODEL_BUDGET, 'stats_period': 0.05,
@@ -158,6 +163,35 @@ def test_a_full_disk_is_told_and_leaves_the_old_file_and_the_memory(node, robot,
     assert right(robot)
     assert robot.call('load_memory', MemoryFile.Request(path='kept')).success
     assert robot.ask(QUESTION).text.strip() == 'blue cup'
+
+
+def test_what_the_middleware_loses_costs_images_and_nothing_else(node, robot):
+    assert right(robot)
+    lossy = robot.node.create_publisher(
+        Image, 'image', QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT))
+    wait_for(lossy.get_subscription_count, 'the node is found')
+    before = robot.stats().cameras[0]
+    node.process.send_signal(signal.SIGSTOP)  # nobody takes what comes
+    try:
+        for _ in range(BURST):
+            robot.image(lossy, **IMAGE)
+    finally:
+        node.process.send_signal(signal.SIGCONT)
+    for _ in range(100):  # of these some come
+        robot.image(lossy, **IMAGE)
+        time.sleep(0.01)
+    wait_for(lambda: robot.newest() == robot._stamp
+             or robot.image(lossy, **IMAGE) and time.sleep(0.5), 'the last is seen')
+    sent = (robot._stamp - ns(before.header.stamp)) // 10**8
+    answer = robot.ask(QUESTION)
+    assert answer.text.strip() == 'blue cup' and ns(answer.header.stamp) == robot._stamp
+    after = wait_for(lambda: not camera(robot).frames_pending and camera(robot), 'none waits')
+    assert 0 < after.frames_received - before.frames_received < sent, 'some are lost'
+    assert after.frames_received == (
+        after.frames_seen + after.frames_skipped + after.frames_dropped + after.frames_similar
+        + after.images_bad + after.frames_failed)
+    robot.node.destroy_publisher(lossy)
+    assert right(robot)
 
 
 @pytest.fixture
