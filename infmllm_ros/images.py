@@ -111,7 +111,7 @@ def _decode_raw(msg: Any, converter: str | None, max_pixels: int) -> np.ndarray:
     try:
         name, size, channels = _ENCODINGS[msg.encoding]
     except KeyError:
-        raise ImageError(f"unsupported image encoding '{msg.encoding}': publish one of "
+        raise ImageError(f'unsupported image encoding {_short(msg.encoding)}: publish one of '
                          + ', '.join(ENCODINGS)) from None
     _check_size(msg.width, msg.height, max_pixels)
     if channels == 2 and msg.width % 2:
@@ -127,6 +127,11 @@ def _decode_raw(msg: Any, converter: str | None, max_pixels: int) -> np.ndarray:
         name, pixels = 'yuv422', np.ascontiguousarray(pixels[..., ::-1])
     convert = converters()[converter] if converter else next(iter(converters().values()))
     return convert(pixels, name)
+
+
+def _short(text: str) -> str:
+    """Quote a text of a message on one line."""
+    return repr(text[:60])
 
 
 def _check_size(width: int, height: int, most: int) -> None:
@@ -158,7 +163,7 @@ def _pixels(msg: Any, size: int, channels: int) -> np.ndarray:
 def _decode_compressed(msg: Any, max_pixels: int) -> np.ndarray:
     """Return uint8 RGB ``[h, w, 3]`` of a jpeg or png; the data says which it is."""
     data = bytes(msg.data)
-    what = f"compressed image of format '{msg.format}' ({len(data)} bytes)"
+    what = f'compressed image of format {_short(msg.format)} ({len(data)} bytes)'
     if not data.startswith((b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n')):
         raise ImageError(f'{what} is neither jpeg nor png by its first bytes: publish one of '
                          + ', '.join(FORMATS))

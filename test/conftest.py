@@ -19,6 +19,7 @@ import json
 import os
 from pathlib import Path
 
+from cases import LONG, tried
 import pytest
 
 
@@ -79,3 +80,10 @@ def robot(domain, request):
     robot = ros().Robot(domain, '/' + request.module.__name__.rpartition('.')[2])
     yield robot
     robot.close()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Tell how many cases a long run tried."""
+    if LONG:
+        for search, count in tried.items():
+            terminalreporter.write_line(f'{search}: {count} cases')

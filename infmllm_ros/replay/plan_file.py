@@ -30,7 +30,7 @@ import re
 from typing import Any
 
 from infmllm_ros.replay.plan import END, Entry, Plan, Telling
-from infmllm_ros.watches.definition import form_problem, unknown_key
+from infmllm_ros.watches.definition import file_text, form_problem, unfolded, unknown_key
 import yaml
 
 MAX_NAME = 60  # [characters]
@@ -61,12 +61,12 @@ def read_plan(path: str | Path, cameras: Sequence[str] | None = None) -> Plan:
     """
     path = Path(path)
     try:
-        root = yaml.compose(path.read_text(encoding='utf-8'), Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, 'strerror', None) or 'it is no text in UTF-8'
-        raise PlanError(f'file of questions {path} cannot be read: {reason}: check the path'
-                        ) from None
-    except (yaml.YAMLError, RecursionError) as error:
+        text = file_text(path)
+    except ValueError as error:
+        raise PlanError(f'file of questions {path} {error}') from None
+    try:
+        root = unfolded(yaml.compose(text, Loader=yaml.SafeLoader))
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         # YAML 1.1 ends a text at a question mark there, where all questions have one
         hint = 'put texts with a ? within { } in quotes' if "'?'" in str(error) else \
             'correct it there'
@@ -79,10 +79,11 @@ def read_plan(path: str | Path, cameras: Sequence[str] | None = None) -> Plan:
 
 
 class _Wrong(Exception):
-    """What is wrong with a node of the file."""
+    """What is wrong with a node of the file: a line whose remedy, at the end, is always seen."""
 
     def __init__(self, node: yaml.Node, text: str):
-        super().__init__(text)
+        text = ' '.join(text.split())
+        super().__init__(text if len(text) < 600 else f'{text[:300]} ... {text[-200:]}')
         self.line = node.start_mark.line + 1
 
 
@@ -289,7 +290,7 @@ def _expected_json(node: yaml.Node, key: str) -> tuple[str, ...]:
     for item in items:
         try:
             texts.append(json.dumps(json.loads(item.value)))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RecursionError):
             texts.append(_json(item, key))
     return tuple(texts)
 

@@ -127,7 +127,7 @@ def form_problem(choices: Sequence[str], schema: str) -> tuple[str, str]:
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """Say that a key does not exist, and which one may be meant."""
-    known = list(known)
+    known, key = list(known), ' '.join(key[:MAX_NAME].split())
     close = get_close_matches(key, known, 1)
     hint = f'did you mean {close[0]}?' if close else f'known are {", ".join(known)}'
     return f'key {key} does not exist: {hint}'
@@ -156,17 +156,12 @@ def read_watches(path: str | Path) -> tuple[Watch, ...]:
         limit and remedy.
     """
     try:
-        with open(path, encoding='utf-8') as file:
-            text = file.read(MAX_FILE + 1)
-    except (OSError, ValueError) as error:      # ValueError: of its bytes, or a null in its name
-        reason = getattr(error, 'strerror', None) or 'it is no text'
-        raise WatchError(f'file of watches {path} cannot be read: {reason}: check the parameter '
-                         'watches, empty = no watches') from None
-    if len(text) > MAX_FILE:
-        raise WatchError(f'file of watches {path} is longer than {MAX_FILE} characters, the most '
-                         'that is read: keep only what is to be asked')
+        text = file_text(path)
+    except ValueError as error:
+        raise WatchError(f'file of watches {path} {error}; the parameter watches names it, empty '
+                         '= no watches') from None
     try:
-        items = _unfolded(yaml.safe_load(text))
+        items = unfolded(yaml.safe_load(text))
     except Exception as error:      # YAML's own, and what values such as 2001-99-99 raise in it
         why = ' '.join(str(error).split())[:300]
         raise WatchError(f'file of watches {path} is no valid YAML: {why}: correct it there'
@@ -184,14 +179,33 @@ def read_watches(path: str | Path) -> tuple[Watch, ...]:
     return watches
 
 
-def _unfolded(items: Any) -> Any:
-    """Refuse, as ValueError, aliases that unfold to more than a file can hold, or for ever."""
+def file_text(path: str | Path) -> str:
+    """Read a file of questions or watches; a ValueError says why that cannot be."""
+    try:
+        with open(path, encoding='utf-8') as file:
+            text = file.read(MAX_FILE + 1)
+    except (OSError, ValueError) as error:      # ValueError: of its bytes, or a null in its name
+        reason = getattr(error, 'strerror', None) or 'it is no text in UTF-8'
+        raise ValueError(f'cannot be read: {reason}: check the path') from None
+    if len(text) > MAX_FILE:
+        raise ValueError(f'is longer than {MAX_FILE} characters, the most that is read: keep only '
+                         'what is to be asked')
+    return text
+
+
+def unfolded(items: Any) -> Any:
+    """
+    Refuse, as ValueError, aliases that unfold to more than a file can hold, or for ever.
+
+    Takes values of YAML or its nodes, and returns them.
+    """
     count, left = 0, [items]
     while left:
         item, count = left.pop(), count + 1
         if count > MAX_FILE:
             raise ValueError('its aliases (*) unfold to too much')
         left.extend(item.values() if isinstance(item, dict)
+                    else item.value if isinstance(item, yaml.CollectionNode)
                     else item if isinstance(item, (list, set, tuple)) else ())
     return items
 

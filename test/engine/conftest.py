@@ -18,7 +18,6 @@ import os
 
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
 
-from cases import LONG, tried  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 import zoo  # noqa: E402
@@ -28,10 +27,3 @@ import zoo  # noqa: E402
 def _tiny_models(tmp_path_factory):
     torch.set_num_threads(1)
     zoo.settle(tmp_path_factory.mktemp('models'))
-
-
-def pytest_terminal_summary(terminalreporter):
-    """Tell how many cases a long run tried."""
-    if LONG:
-        for search, count in tried.items():
-            terminalreporter.write_line(f'{search}: {count} cases')

@@ -18,7 +18,7 @@ import json
 from pathlib import Path
 import shutil
 
-from cases import cases, tried
+from cases import ANY, cases, HOSTILE, one_line, tried
 from hypothesis import example, given
 from hypothesis import strategies as st
 from infmllm_ros.engine import (
@@ -40,22 +40,9 @@ from safetensors.torch import save_file
 import yaml
 from zoo import folder, load, session, show, words
 
-ANY = st.recursive(
-    st.none() | st.booleans() | st.integers(-2**63, 2**63) | st.integers(-3, 300) | st.floats()
-    | st.text(max_size=9), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.text(max_size=5), inner, max_size=3), max_leaves=8)
 SMALL = st.none() | st.booleans() | st.integers(-3, 3000) | st.floats(-9, 9) | st.text(
     max_size=9) | st.lists(st.integers(-1, 9), max_size=3) | st.dictionaries(
         st.text(max_size=5), st.integers(-1, 9), max_size=2)
-# control characters, lone surrogates, other planes
-HOSTILE = st.text(st.characters(), max_size=40) | st.text(
-    st.sampled_from('\0\x1b\r\n\t\x7f\u202e\ufeff\ud800\udfff\U0001f600<|im_end|></s> a'),
-    max_size=40)
-
-
-def one_line(error: Exception) -> None:
-    """Hold a refusal to one line of reasonable length."""
-    assert '\n' not in str(error) and len(str(error)) < 1000
 
 
 def places(value, way=()):

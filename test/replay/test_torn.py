@@ -145,6 +145,18 @@ def test_a_damaged_chunk_is_left_out_and_told(tmp_path):
     assert len(list(source)) < len(recorded) and 'checksum' in source.problem
 
 
+def test_a_message_too_short_for_its_own_head_is_left_out_and_told(tmp_path):
+    data, path = KINDS['loose'], tmp_path / 'short.mcap'
+    first, second = (data.index(blob) for _, _, blob in payloads()[:2])
+    head = first - 22 - 9  # opcode, length; channel, sequence, two times
+    path.write_bytes(data[:head + 1] + (3).to_bytes(8, 'little') + data[head + 9:head + 12]
+                     + data[second - 22 - 9:])
+    source = open_source(path, CAMERAS)
+    assert [f.raw for f in source] == [
+        blob for topic, _, blob in sorted(payloads()[1:], key=lambda m: m[1]) if topic != '/imu']
+    assert f'a record near byte {head + 9:,} is damaged' in source.problem
+
+
 def make_sqlite(path, page):
     database = sqlite3.connect(path)
     database.executescript(f"""

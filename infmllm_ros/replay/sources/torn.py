@@ -131,8 +131,8 @@ class TornMcap(Torn):
             if not whole:
                 break
             if opcode != CHUNK:
-                self._note(opcode, file.read(_MESSAGE.size if opcode == MESSAGE else
-                                             min(length, 1 << 20)), 0, place, length)
+                most = _MESSAGE.size if opcode == MESSAGE else 1 << 20
+                self._note(opcode, file.read(min(length, most)), 0, place, length)
             place += length
         self._miss(f'breaks off after {size:,} bytes')
 
