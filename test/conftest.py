@@ -14,13 +14,22 @@
 
 """Fixtures for tests that start nodes; those that need ROS skip without it."""
 
+from contextlib import suppress
+import fcntl
 import importlib
 import json
 import os
 from pathlib import Path
+import tempfile
 
 from cases import LONG, tried
+from hypothesis import HealthCheck, settings
 import pytest
+
+# Searches try the same cases each time, however long a busy machine takes for one.
+settings.register_profile('same', deadline=None, derandomize=True, database=None,
+                          suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile('same')
 
 
 def ros():
@@ -31,10 +40,17 @@ def ros():
 
 
 @pytest.fixture(scope='session')
-def domain() -> int:
-    """Give this run a ROS domain of its own."""
+def domain():
+    """Give this process a ROS domain that no other test on this machine has."""
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    return 1 + os.getpid() % 100
+    for turn in range(100):
+        number = 1 + (os.getpid() + turn) % 100
+        with suppress(OSError), open(
+                Path(tempfile.gettempdir()) / f'infmllm_ros_test_{number}.lock', 'w') as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield number
+            return
+    raise RuntimeError('100 tests hold all the domains')
 
 
 @pytest.fixture(scope='session')

@@ -38,6 +38,7 @@ from rcl_interfaces.srv import SetParameters
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+import rclpy.subscription
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -48,6 +49,7 @@ OUTPUTS = {'answer': Answer, 'answer_text': String, 'answer_stream': AnswerChunk
 PROGRAM = ('-m', 'infmllm_ros.node')
 SERVICES = {'reset': Trigger, 'cancel': Trigger, 'infmllm/set_parameters': SetParameters,
             'infmllm/change_state': ChangeState, 'infmllm/get_state': GetState}
+TELLS_TIMES = hasattr(rclpy.subscription, 'MessageInfo')  # not Humble
 
 
 def wait_for(condition: Callable[[], Any], what: str, timeout: float = TIMEOUT) -> Any:
@@ -95,10 +97,10 @@ class NodeProcess:
 
         return wait_for(found, f'log line "{text}" of {self.log_file}')[0]
 
-    def stop(self, number: int = signal.SIGINT, timeout: float = TIMEOUT) -> int:
+    def stop(self, number: int = signal.SIGINT) -> int:
         """Send a signal and return the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(timeout)
+        return self.process.wait(TIMEOUT)
 
     def close(self) -> None:
         """Leave nothing behind."""
@@ -117,14 +119,16 @@ class Robot:
         rclpy.init(context=self.context, domain_id=domain)
         self.node = rclpy.create_node('robot', namespace=namespace, context=self.context)
         self.got: dict[str, list[Any]] = defaultdict(list)
+        self._sent: dict[str, list[int]] = defaultdict(list)  # [ns] when, of each of them
         for topic, kind in OUTPUTS.items():
-            self.node.create_subscription(kind, topic, self.got[topic].append, 1000)
+            self.hear(topic, kind)
         self.images = self.node.create_publisher(Image, 'image', 1)
         self.jpegs = self.node.create_publisher(CompressedImage, 'image/compressed', 1)
         self.queries = self.node.create_publisher(String, 'query', 10)
         self.requests = self.node.create_publisher(Query, 'query_request', 10)
         self.tells = self.node.create_publisher(String, 'tell', 10)
         self._clients: dict[str, Any] = {}
+        self._met: set[str] = set()  # those of the clients that the node has discovered
         for name, kind in SERVICES.items():
             self.add_client(kind, name)
         self._stamp = 0
@@ -138,6 +142,25 @@ class Robot:
             self._executor.spin()
         except ExternalShutdownException:
             pass
+
+    def hear(self, topic: str, kind: Any) -> None:
+        """Subscribe: what comes is in `got`."""
+        def take(message: Any, info: Any) -> None:
+            self._sent[topic].append(info['source_timestamp'])
+            self.got[topic].append(message)
+
+        self.node.create_subscription(kind, topic, take if TELLS_TIMES else lambda message: take(
+            message, {'source_timestamp': time.time_ns()}), 1000)
+
+    def fresh(self, topic: str, since: int = 0) -> Callable[[], list[Any]]:
+        """
+        Give what lists the messages that were sent after a time [ns], by default after now.
+
+        Those that come after now may be older: on a busy machine many wait to be heard.
+        """
+        since = since or time.time_ns()
+        got, sent = self.got[topic], self._sent[topic]
+        return lambda: [message for message, at in zip(got, sent) if at > since]
 
     def close(self) -> None:
         """Leave the domain."""
@@ -166,13 +189,12 @@ class Robot:
 
     def stats(self) -> CacheStats:
         """
-        Wait for statistics of now.
+        Wait for statistics of now: those before may lack the answer that has come since.
 
-        The last to have come may be from before the answer that came since, and the next may
-        be on its way already: the second from now was made after this call.
+        The first that are sent after now may have been made before, the second not.
         """
-        known = len(self.got['cache_stats'])
-        return wait_for(lambda: self.got['cache_stats'][known + 1:], 'new statistics')[0]
+        news = self.fresh('cache_stats')
+        return wait_for(lambda: news()[1:], 'new statistics')[0]
 
     def newest(self) -> int:
         """Tell the stamp of the newest frame that the node says to have seen; -1: none yet."""
@@ -226,25 +248,34 @@ class Robot:
         """Make a client for `call`."""
         self._clients[name] = self.node.create_client(kind, name)
 
-    def meet(self, name: str = 'infmllm/get_state') -> None:
+    def meet(self) -> None:
         """
         Wait until node and robot have discovered each other.
 
         A response is lost when the node has not discovered the client yet. The client asked
-        here was made last, so when its response comes the others' will come too.
+        here is made last, so when its response comes those of the others will come too, and all
+        that was made before is known to the node.
         """
-        client = self._clients[name]
-        wait_for(client.service_is_ready, 'the node is there')
-        for _ in range(20):
-            future = client.call_async(GetState.Request())
-            try:
-                return wait_for(future.done, 'response', TIMEOUT / 20)
-            except AssertionError:
-                client.remove_pending_request(future)
+        known = set(self._clients)
+        client = self.node.create_client(GetState, 'infmllm/get_state')
+        try:
+            wait_for(client.service_is_ready, 'the node is there')
+            for _ in range(20):
+                future = client.call_async(GetState.Request())
+                try:
+                    wait_for(future.done, 'response', TIMEOUT / 20)
+                    self._met = known
+                    return
+                except AssertionError:
+                    client.remove_pending_request(future)
+        finally:
+            self.node.destroy_client(client)
         raise AssertionError('the node does not respond')
 
     def call(self, name: str, request: Any) -> Any:
         """Call a service and wait for its response."""
+        if name not in self._met:
+            self.meet()
         client = self._clients[name]
         wait_for(client.service_is_ready, f'service {name}')
         future = client.call_async(request)
@@ -275,15 +306,18 @@ class Robot:
             parameters=[parameter])).results[0]
 
     def diagnostic(self, item: str, condition: Callable[[Any], bool], node: str = 'infmllm',
-                   meanwhile: Callable[[], Any] = lambda: None) -> Any:
-        """Wait for a new status of a node that fulfils a condition, doing something meanwhile."""
+                   meanwhile: Callable[[], Any] = lambda: None, since: int = 0) -> Any:
+        """
+        Wait for a status of a node that fulfils a condition, doing something meanwhile.
+
+        It is one that was sent after a time [ns], by default after now.
+        """
         name = f'{self.node.get_namespace().strip("/")}/{node}: {item}'
-        start = len(self.got['/diagnostics'])
+        news = self.fresh('/diagnostics', since)
 
         def found() -> list[Any]:
             meanwhile()
-            return [s for a in self.got['/diagnostics'][start:] for s in a.status
-                    if s.name == name and condition(s)]
+            return [s for a in news() for s in a.status if s.name == name and condition(s)]
 
         return wait_for(found, f'diagnostic {item}')[0]
 

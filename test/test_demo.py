@@ -20,7 +20,6 @@ from pathlib import Path
 import signal
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 from infmllm_ros.replay.terminal import printable, rows, Screen
@@ -38,12 +37,13 @@ from test_replay import FRAMES, make_bag  # noqa: E402
 
 
 @pytest.fixture(scope='module')
-def environment(tmp_path_factory):
+def environment(tmp_path_factory, domain):
     """Return what the demo starts with: its own cache, no settings of the user's."""
     mine = {name: value for name, value in os.environ.items()
             if not name.startswith(('ROS_DOMAIN', 'ROS_AUTOMATIC', 'FASTDDS', 'FASTRTPS'))}
     folder = tmp_path_factory.mktemp('demo')
-    return {**mine, 'XDG_CACHE_HOME': str(folder), 'ROS_LOG_DIR': str(folder / 'log'),
+    return {**mine, 'ROS_DOMAIN_ID': str(domain), 'XDG_CACHE_HOME': str(folder),
+            'ROS_LOG_DIR': str(folder / 'log'),
             'PYTHONUNBUFFERED': '1', 'PYTHONPATH': os.pathsep.join(
                 [str(Path(demo.__file__).parents[1]), os.environ.get('PYTHONPATH', '')])}
 
@@ -59,8 +59,8 @@ def start(environment, *arguments):
 def test_a_bag_is_played_questions_are_answered_and_all_holds(environment, tmp_path):
     bag = make_bag(tmp_path / 'bag', 'MCAP', {'/cam': COMPRESSED})
     process = start(environment, bag, '--questions', 'Who is there?', 'What now?',
-                    '--rate', '0.5', '--budget', '300')
-    out, err = process.communicate(timeout=120)
+                    '--rate', '0.1', '--budget', '300')
+    out, err = process.communicate(timeout=250)
     assert process.returncode == 0, out + err
     assert f'{FRAMES} of {FRAMES} sent' in out
     assert '2 of 2 answered, 2 with the stamp of a frame' in out
@@ -81,10 +81,9 @@ def test_an_interrupted_demo_takes_the_node_with_it(environment):
     nodes = [int(pid) for pid in children.read_text().split()]
     assert nodes
     process.send_signal(signal.SIGINT)
-    begin = time.monotonic()
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=250)
     assert process.returncode == 130, out + err
-    assert time.monotonic() - begin < demo.END_S  # the node was not killed
+    assert 'killed' not in out
     assert not any(Path(f'/proc/{pid}').exists() for pid in nodes)
     assert out.splitlines()[-1] == 'stopped' and 'Traceback' not in err
 

@@ -41,6 +41,7 @@ rosbags = pytest.importorskip('rosbags', reason='bags are read by rosbags')
 
 START = 1_700_000_000 * SECOND + 5  # a stamp whose nanoseconds matter
 FRAMES = 6
+TIMEOUT = 120  # [s] for anything, on a busy machine
 
 
 def picture(index):
@@ -234,14 +235,16 @@ def stage(ros):
             node.create_subscription(
                 publisher.msg_type, publisher.topic_name,
                 lambda message: arrived.append((time.time_ns(), message)), 10)
-        assert player.wait_for_subscriber(10)
+        assert player.wait_for_subscriber(TIMEOUT)
         result = []
         thread = threading.Thread(target=lambda: result.append(player.play(on_frame, before)))
         thread.start()
-        end = time.monotonic() + 10
+        end = time.monotonic() + TIMEOUT
         while (thread.is_alive() or len(arrived) < expect) and time.monotonic() < end:
             executor.spin_once(timeout_sec=0.05)
         thread.join()
+        for _ in range(100):  # what has come and was not heard yet
+            executor.spin_once(timeout_sec=0)
         return result[0], arrived
 
     yield play
@@ -269,9 +272,10 @@ def test_pixels_arrive_with_source_time_counted_from_the_start(stage, video):
 
 
 def test_frames_are_sent_when_they_are_due(stage, video):
-    played, arrived = stage(open_source(video), rate=0.5)
+    begin, sent = time.monotonic(), []
+    played, _ = stage(open_source(video), lambda *_: sent.append(time.monotonic()), rate=0.5)
     assert played.seconds >= 0.1 * (FRAMES - 1)  # never early, however busy the machine
-    assert arrived[-1][0] - arrived[0][0] >= 0.1 * (FRAMES - 2) * SECOND
+    assert all(at - begin >= 0.1 * number for number, at in enumerate(sent))
 
 
 def test_jpegs_go_to_the_topic_that_image_transport_uses(stage, video):
@@ -303,14 +307,15 @@ def test_stamps_may_be_the_clock_at_sending(stage, video, bags, of):
 
 
 def test_two_cameras_play_side_by_side_with_the_clock_of_the_bag(stage, two_cameras, ros):
-    from rclpy.qos import qos_profile_sensor_data
+    from rclpy.qos import QoSProfile, ReliabilityPolicy
     from rosgraph_msgs.msg import Clock
     source = open_source(two_cameras, {'front': '/left', 'back': '/right'})
     heard, due = [], []
     played, arrived = stage(
         source, before=lambda frame: due.append(frame.time_ns), expect=2 * FRAMES, clock=100.0,
         rate=0.5, heed=(Clock, '/clock', lambda m: heard.append(
-            m.clock.sec * SECOND + m.clock.nanosec), qos_profile_sensor_data))
+            m.clock.sec * SECOND + m.clock.nanosec), QoSProfile(
+                depth=1000, reliability=ReliabilityPolicy.BEST_EFFORT)))
     assert played.frames == 2 * FRAMES and played.acknowledged
     stamps = [START + i * 50_000_000 for i in range(FRAMES)]
     assert due == sorted(2 * stamps)
@@ -338,8 +343,7 @@ def test_a_player_stops_between_two_frames(stage, video, ros):
     import rclpy
     node = rclpy.create_node('other', context=ros)
     player = Player(node, open_source(video), topic='stopped', rate=0.001)
-    threading.Timer(0.2, player.stop).start()
-    assert player.play().frames == 1
+    assert player.play(lambda *_: threading.Timer(0.2, player.stop).start()).frames == 1
     node.destroy_node()
 
 
@@ -358,7 +362,7 @@ def command(*arguments):
                                                   os.environ.get('PYTHONPATH', '')])}
     return subprocess.run(
         [sys.executable, '-m', 'infmllm_ros.replay.player', *map(str, arguments)],
-        env=environment, capture_output=True, text=True, timeout=60)
+        env=environment, capture_output=True, text=True, timeout=TIMEOUT)
 
 
 def test_the_command_reports_in_one_line_and_by_its_exit_status(ros, tmp_path):

@@ -20,11 +20,13 @@ from collections.abc import Callable
 
 from infmllm_msgs.action import Ask
 from infmllm_msgs.msg import Answer, AnswerChunk, Query
+from infmllm_ros.node.desk import DEPTH
 from infmllm_ros.node.questions import Question
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 import rclpy.task
 
 
@@ -54,6 +56,7 @@ class AskAction:
         # An execute callback that awaits holds its group: it must not hold up other goals.
         self._server = ActionServer(
             node, Ask, 'ask', self._execute, callback_group=ReentrantCallbackGroup(),
+            feedback_pub_qos_profile=QoSProfile(depth=DEPTH),
             goal_callback=lambda _: GoalResponse.ACCEPT if accepts() else GoalResponse.REJECT,
             cancel_callback=self._on_cancel)
 

@@ -122,7 +122,7 @@ def test_a_backlog_is_what_its_frames_are_one_by_one(family, row, fed):
 
 
 @pytest.mark.parametrize('family', SIGHTED)
-@settings(max_examples=8, derandomize=True, deadline=None, database=None)
+@settings(max_examples=8)
 @given(counts=st.lists(st.integers(0, 6), min_size=1, max_size=4), chunk=st.integers(1, 200),
        told=st.integers(0, 12), seed=st.integers(0, 999))
 def test_however_a_backlog_is_cut_logits_are_those_of_the_plain_model(
@@ -283,7 +283,7 @@ def test_policies_keep_of_a_backlog_what_their_references_keep(family, name, mon
 CHEAP = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 30)), min_size=4, max_size=8)
 
 
-@settings(max_examples=10, derandomize=True, deadline=None, database=None)
+@settings(max_examples=10)
 @given(steps=CHEAP, chunk=st.integers(1, 150), seed=st.integers(0, 99))
 def test_policies_without_scores_do_not_mind_how_a_backlog_is_cut(steps, chunk, seed):
     model, budget = load('qwen2_5_vl', ONE_LAYER), 130

@@ -46,7 +46,7 @@ def happen(target, model, kind, value, number):
 
 @pytest.mark.parametrize('row', POLICIES)
 @pytest.mark.parametrize('family', FAMILIES)
-@settings(max_examples=3, derandomize=True, deadline=None, database=None)
+@settings(max_examples=3)
 @given(events=EVENTS)
 def test_no_layer_exceeds_the_budget_and_no_buffer_moves(family, row, events):
     model = load(family)

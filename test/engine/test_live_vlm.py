@@ -139,7 +139,7 @@ def test_one_layer_of_every_other_family_keeps_the_same(family):
 SCORES = st.lists(st.integers(0, 30), min_size=1, max_size=60)
 
 
-@settings(max_examples=150, derandomize=True, deadline=None, database=None)
+@settings(max_examples=150)
 @given(scores=SCORES, size=st.integers(0, 60), bucket=st.integers(1, 7),
        share=st.sampled_from([0.0, 0.1, 0.5, 1.0]), gap=st.integers(1, 9),
        position=st.sampled_from(['stream', 'slot']))

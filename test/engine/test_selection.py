@@ -48,7 +48,7 @@ def test_the_reference_decoder_is_the_decoder(family):
     assert np.abs(own.logits - expected).max() < 1e-4
 
 
-@settings(max_examples=5, derandomize=True, deadline=None, database=None)
+@settings(max_examples=5)
 @given(lengths=LENGTHS, sinks=st.integers(0, 30), system=st.sampled_from(['', 'Be brief.']))
 def test_streaming_llm_keeps_sinks_and_the_most_recent(lengths, sinks, system):
     model, budget = load('llama', ONE_LAYER), 120
@@ -64,7 +64,7 @@ def test_streaming_llm_keeps_sinks_and_the_most_recent(lengths, sinks, system):
 
 
 @pytest.mark.parametrize('family', ['smolvlm', 'qwen3_vl'])
-@settings(max_examples=4, derandomize=True, deadline=None, database=None)
+@settings(max_examples=4)
 @given(frames=st.integers(1, 5), texts=st.lists(st.integers(0, 60), min_size=8, max_size=12))
 def test_recent_frames_keeps_the_newest_frames_and_what_followed(family, frames, texts):
     budget = 200
@@ -109,7 +109,7 @@ def test_a_frame_stays_as_long_as_all_since_its_start_fits_exactly(over):
 
 
 # ------------------------------------------------------------------------------------ random
-@settings(max_examples=5, derandomize=True, deadline=None, database=None)
+@settings(max_examples=5)
 @given(lengths=LENGTHS, sinks=st.integers(0, 30), recent=st.sampled_from([0.0, 0.25, 1.0, 30.0]),
        seed=st.integers(0, 2**31 - 1))
 def test_random_keeps_what_ranks_highest_of_all_that_was_ever_seen(lengths, sinks, recent, seed):

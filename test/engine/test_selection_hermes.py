@@ -152,7 +152,7 @@ def live(policy, rule, depth, steps, seed):
 SHARE = st.floats(0, 1).map(lambda value: round(value, 2))
 
 
-@settings(max_examples=40, derandomize=True, deadline=None, database=None)
+@settings(max_examples=40)
 @given(fields=st.fixed_dictionaries({
     'shallow': st.sampled_from([0.0, 0.1, 0.4]), 'deep': st.sampled_from([0.0, 0.3, 0.6]),
     'weight': st.sampled_from([0.75, 1.0]), 'weight_fall': st.sampled_from([0.0, 0.6]),

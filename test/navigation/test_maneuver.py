@@ -129,7 +129,7 @@ def test_the_stairs_of_a_grid_planner_are_no_maneuvers():
     assert found.next_action == Action.NONE
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 40), st.floats(0.02, 50))
 def test_everything_scales_with_the_spacing(seed, scale):
     random = np.random.default_rng(seed)

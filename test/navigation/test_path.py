@@ -131,7 +131,7 @@ def polyline(legs):
     return np.concatenate([np.zeros((1, 2)), np.cumsum(steps, 0)])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(legs, poses, st.floats(-3, 3), st.floats(-1000, 1000), st.floats(-1000, 1000))
 def test_the_points_do_not_depend_on_the_frame(legs, pose, yaw, x, y):
     points = polyline(legs)
@@ -146,7 +146,7 @@ def test_the_points_do_not_depend_on_the_frame(legs, pose, yaw, x, y):
                                moved.to_ego(there.ahead(arc, 10, 4)), atol=1e-6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(legs, st.floats(0, 1), st.floats(0.3, 12))
 def test_the_points_lie_a_spacing_apart_along_the_path(legs, share, spacing):
     points = polyline(legs)
@@ -165,7 +165,7 @@ def test_the_points_lie_a_spacing_apart_along_the_path(legs, share, spacing):
             raise AssertionError(f'point {number} lies beyond the end')
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(legs, poses)
 def test_the_robot_is_located_near_the_nearest_point(legs, pose):
     points = polyline(legs)

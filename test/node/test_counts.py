@@ -17,7 +17,7 @@
 from collections import Counter
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from infmllm_ros.engine import ContextFull
 from infmllm_ros.node import relief
@@ -95,7 +95,6 @@ def uncollected():
         yield
 
 
-@settings(deadline=None)
 @given(STEPS)
 def test_each_frame_has_one_fate_and_each_question_one_reply(steps):
     listener, session = Counting(), Faulty()

@@ -74,15 +74,14 @@ def publish(robot, data):
 
 
 def camera(robot):
-    stats = robot.got['cache_stats']
-    return stats[-1].cameras[0] if stats else None
+    return robot.got['cache_stats'][-1].cameras[0]
 
 
 def good(robot):
     """Have an image seen and a question answered."""
-    seen = camera(robot).frames_seen if camera(robot) else 0
+    seen = robot.stats().cameras[0].frames_seen
     wait_for(lambda: publish(robot, encoded()) or time.sleep(0.05)
-             or camera(robot) and camera(robot).frames_seen > seen, 'a good image is seen')
+             or camera(robot).frames_seen > seen, 'a good image is seen')
     return robot.ask('what is ahead').status == 0
 
 
@@ -114,8 +113,7 @@ def test_a_burst_of_images_is_counted_to_the_last(node, robot):
         time.sleep(1 / 200)
     last = robot._stamp
     wait_for(lambda: robot.newest() >= last or publish(robot, image), 'the newest is seen')
-    wait_for(lambda: not camera(robot).frames_pending, 'none waits')
-    c = camera(robot)
+    c = wait_for(lambda: not (c := camera(robot)).frames_pending and c, 'none waits')
     assert c.frames_received == c.frames_seen + c.frames_dropped + c.images_bad
     assert good(robot)
 

@@ -55,7 +55,7 @@ def test_the_replay_includes_the_node_and_calls_the_player_as_it_is():
              and str(node.value).startswith('--')} - {'--ros-args'}
     assert {'--rate', '--stamps', '--topic', '--bag-topic', '--compressed'} <= flags
     usage = subprocess.run([sys.executable, '-m', module, '--help'], capture_output=True,
-                           text=True, timeout=60).stdout
+                           text=True, timeout=200).stdout
     for flag in flags:
         assert f' {flag}' in usage or f'[{flag}' in usage, f'{module} has no {flag}'
     # what it reads is declared here, or by the file that it includes

@@ -89,8 +89,9 @@ def answering(start, robot, tiny):
         node.wait_for_log('active: images from')
     wait_for(lambda: robot.images.get_subscription_count() == 2, 'both subscribe to images')
     wait_for(lambda: robot.requests.get_subscription_count() == 2, 'both subscribe to questions')
-    wait_for(lambda: robot.image() and len({
-        s.process_bytes for s in robot.got['cache_stats'] if s.frames_seen}) > 1, 'both see')
+    for name in ('first', 'second'):
+        robot.diagnostic('image input', lambda s: any(
+            v.key == 'seen' and v.value != '0' for v in s.values), name, meanwhile=robot.image)
     robot.long_answer(nodes=2)
     return {signal.SIGINT: nodes[0], signal.SIGTERM: nodes[1]}
 
@@ -98,7 +99,7 @@ def answering(start, robot, tiny):
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_in_the_middle_of_an_answer_ends_the_process_well(answering, number):
     node = answering[number]
-    assert node.stop(number, timeout=5) == 0
+    assert node.stop(number) == 0
     assert 'Traceback' not in node.log
 
 
@@ -110,14 +111,14 @@ def test_signals_while_the_model_loads_end_the_process_well(start, robot):
     assert status.message.endswith('loading for ever'), 'how far it is'
     node.process.send_signal(signal.SIGINT)
     time.sleep(0.05)  # the second one, as launch sends it after the terminal, does no harm
-    assert node.stop(signal.SIGINT, timeout=5) == 0
+    assert node.stop(signal.SIGINT) == 0
     assert 'Traceback' not in node.log
 
 
 def test_a_signal_while_torch_is_imported_ends_the_process_well(start):
     node = start({}, program=('-c', IMPORTING))
     node.wait_for_log('importing for ever')
-    assert node.stop(signal.SIGTERM, timeout=5) == 0
+    assert node.stop(signal.SIGTERM) == 0
     assert 'Traceback' not in node.log
 
 

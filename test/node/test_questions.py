@@ -132,11 +132,12 @@ def test_cancel_ends_the_running_answer_and_all_that_wait(worker, session, liste
 
 
 def test_cancel_reaches_a_question_before_its_first_word(worker, session, listener):
-    hold(worker, session, listener)
-    running = ask(worker)
-    session.entered.clear()
-    session.gate.set()
+    worker.offer(Frame('frame', 1))
+    listener.wait(lambda: listener.seen)
     session.gate.clear()
+    session.entered.clear()
+    running = ask(worker)
+    assert session.entered.wait(TIMEOUT)
     assert worker.cancel('enough') == 1
     session.gate.set()
     assert listener.outcome(running).status == Status.CANCELLED

@@ -25,7 +25,7 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 pytest.importorskip('infmllm_msgs', reason='needs the interface package infmllm_msgs')
 from rclpy.qos import ReliabilityPolicy  # noqa: E402, I100
-from ros_robot import ns, wait_for  # noqa: E402
+from ros_robot import ns, TIMEOUT, wait_for  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 
 CAMERAS = ('front', 'left')
@@ -90,7 +90,8 @@ class Pair:
             stamp = self.send(camera, frame)
             try:
                 wait_for(lambda s=stamp: self.stats(camera)
-                         and ns(self.stats(camera).header.stamp) == s, 'the frame is seen', 6)
+                         and ns(self.stats(camera).header.stamp) == s, 'the frame is seen',
+                         TIMEOUT / 10)
                 self.stamps[camera] = stamp
                 return
             except AssertionError:

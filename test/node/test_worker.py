@@ -164,7 +164,7 @@ def test_stop_frees_the_session(listener):
 def test_stop_frees_a_real_model(listener, tiny):
     settings = Settings(model=tiny, budget_tokens=256, max_question_tokens=96)
     worker = Worker(listener)
-    worker.load(lambda: open_session(settings, print)).result(60)
+    worker.load(lambda: open_session(settings, print)).result(TIMEOUT)
     worker.resume()
     worker.offer(Frame(np.zeros((32, 32, 3), np.uint8), 1))
     listener.wait(lambda: listener.seen)

@@ -139,12 +139,18 @@ def test_a_cluster_loses_a_worker_and_nothing_else(inputs, replay, tmp_path):
 
 
 def workers() -> list[int]:
-    """Find the processes of Ray's workers that replay."""
-    found = []
+    """Find the processes of Ray's workers that replay, of this test alone."""
+    found, parents = [], {}
     for path in Path('/proc').glob('[0-9]*/cmdline'):
+        number = int(path.parent.name)
         try:
+            parents[number] = int(path.with_name('stat').read_text().rpartition(')')[2].split()[1])
             if path.read_bytes().startswith(b'ray::Worker.replay'):
-                found.append(int(path.parent.name))
+                found.append(number)
         except OSError:
             pass
-    return found
+
+    def ours(number: int) -> bool:
+        return number == os.getpid() or number in parents and ours(parents[number])
+
+    return [number for number in found if ours(number)]

@@ -41,7 +41,6 @@ from infmllm_ros.replay.live import Live, meeting  # noqa: E402
 from infmllm_ros.replay.live.meeting import LiveError, Meeting  # noqa: E402
 from infmllm_ros.replay.offline import Offline  # noqa: E402
 from infmllm_ros.replay.to_bag import main as to_bag  # noqa: E402
-from lifecycle_msgs.srv import GetState  # noqa: E402
 import rclpy  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
 from rclpy.serialization import deserialize_message  # noqa: E402
@@ -65,7 +64,6 @@ def node(start, robot, tmp_path_factory):
     process = start({**PARAMETERS, **QUALITY, 'memory.folder': str(folder)})
     process.wait_for_log('active: images from')
     robot.add_client(MemoryFile, 'save_memory')
-    robot.add_client(GetState, 'infmllm/get_state')  # made last: see `meet`
     robot.meet()
     return process
 
@@ -228,18 +226,21 @@ def test_at_a_low_rate_nothing_is_held_and_all_is_the_same(node, robot, model):
                  Entry('frame', 'what is on the left', frame=20),
                  Entry('last', 'what is ahead', at=(inf,))),
                 (Telling(.5, 'the target is the white cube'),))
+    session, answers = plainly(model, source, plan)
     for rate in (.5, .1, .02):  # until the machine keeps up
         assert robot.trigger('reset').success
         records = []
         play(source, plan, records.append, rate=rate)
         problems = [r.text for r in records if isinstance(r, Problem)]
-        if not problems:
-            break
         assert all('dropped by the node' in text for text in problems), problems
-    assert not problems
-    session, answers = plainly(model, source, plan)
-    check(records, answers)
-    check_memory(robot, model, session)
+        try:
+            assert not problems
+            check(records, answers)
+            check_memory(robot, model, session)
+            return
+        except AssertionError:  # what is late is told and asked all the same, in between frames
+            if rate == .02:
+                raise
 
 
 def test_every_question_ends_once_whatever_comes_of_it(node, robot):
@@ -252,6 +253,7 @@ def test_every_question_ends_once_whatever_comes_of_it(node, robot):
     def ask(follower, turn, asked_ns):
         follower._patience = -1.0 if turn.entry.name == 'late' else 120.0
         original(follower, turn, asked_ns)
+        follower.look()  # it is late before the node can answer
 
     live.Follower.ask = ask
     assert robot.trigger('reset').success

@@ -23,7 +23,7 @@ import re
 import zipfile
 
 from drive import CHOICES, replay
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from infmllm_ros.replay import report
 from infmllm_ros.replay.records import (
@@ -284,7 +284,6 @@ def test_places_on_axes_by_hand():
     assert 'd="M0.0 1000.0L250.0 750.0L1000.0 0.0"' in line
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 10 ** 11), st.floats(.1, 50)), min_size=1, max_size=40))
 def test_the_map_of_ages_shows_how_much_is_held_and_the_oldest(held):
     now = max(stamp for stamp, _ in held) + 10

@@ -103,7 +103,7 @@ def test_every_message_in_front_of_a_cut_arrives_in_order(tmp_path, kind, zeros)
     recorded = {blob: (topic, stamp) for topic, stamp, blob in payloads()}
     end = data.index(max(recorded, key=data.find))  # the last message, where it can be seen
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(st.integers(0, len(data) - 1))
     @example(len(data) - 1)
     @example(end if end > 0 else 0)
@@ -200,7 +200,7 @@ def test_a_cut_sqlite_file_gives_what_lies_on_whole_pages(tmp_path, page):
     assert len(rows) == 3 * ROUNDS
     assert len(list(open_source(tmp_path / 'whole.db3', CAMERAS))) == 2 * ROUNDS
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(st.integers(0, len(data) - 1))
     @example(len(data) - 1)
     @example(len(data) // page // 2 * page)

@@ -14,7 +14,7 @@
 
 """When an answer counts as changed."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from infmllm_ros.watches import Change, ChangeDetector
 import pytest
@@ -46,7 +46,6 @@ def test_with_two_choices_it_is_a_schmitt_trigger(high, expected):
         (0, -1, 0), *expected]
 
 
-@settings(deadline=None)
 @given(answers, shares, shares, st.integers(1, 4))
 def test_every_event_is_earned_and_none_is_missed(answers, threshold, hysteresis, hold):
     """Compare with the rule, looked up for each answer in all that came before."""
@@ -65,7 +64,6 @@ def test_every_event_is_earned_and_none_is_missed(answers, threshold, hysteresis
             present, since = choice, place + 1
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, .49), max_size=30), st.integers(1, 5))
 def test_wavering_below_the_threshold_is_no_change(noise, hold):
     detector = ChangeDetector(threshold=0.5, hold=hold)
@@ -73,7 +71,6 @@ def test_wavering_below_the_threshold_is_no_change(noise, hold):
     assert not changes(detector, [[1 - p, p] for p in noise])
 
 
-@settings(deadline=None)
 @given(st.integers(1, 6))
 def test_a_clear_change_is_seen_after_as_many_answers_as_it_must_hold(hold):
     found = changes(ChangeDetector(0.5, 0.1, hold), [[1, 0]] * 8 + [[0, 1]] * 8)

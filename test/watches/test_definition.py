@@ -18,7 +18,7 @@ from dataclasses import fields, MISSING
 from pathlib import Path
 import re
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from infmllm_ros.watches import read_watches, Watch, WatchError
 import pytest
@@ -116,7 +116,6 @@ def test_a_missing_file_is_named():
         read_watches('/no/such.yaml')
 
 
-@settings(deadline=None)
 @given(st.text('aZ_09/~{} -.é', max_size=8))
 def test_what_is_allowed_as_a_name_ros_allows_as_a_topic(name):
     topics = pytest.importorskip('rclpy.validate_topic_name', reason='needs ROS 2 (rclpy)')

@@ -16,7 +16,7 @@
 
 from math import inf
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from infmllm_ros.watches import Schedule, Watch
 import pytest
@@ -82,7 +82,6 @@ def test_only_frames_of_its_camera_count():
     assert names(schedule, 1.0) == ['l', 'any']
 
 
-@settings(deadline=None)
 @given(st.lists(periods, min_size=1, max_size=3), gaps)
 def test_a_period_is_asked_or_skipped_once_a_period_while_frames_come(fields, gaps):
     schedule = Schedule([watch(f'w{n}', **f) for n, f in enumerate(fields)])
@@ -101,7 +100,6 @@ def test_a_period_is_asked_or_skipped_once_a_period_while_frames_come(fields, ga
             assert count + turn.skipped in (due, due - 1)
 
 
-@settings(deadline=None)
 @given(periods, st.lists(st.tuples(st.integers(0, 16), st.booleans()), max_size=80))
 def test_it_is_due_within_a_period_of_a_new_frame_but_never_twice_within_one(field, steps):
     schedule, period = Schedule([watch(**field)]), field['period']
@@ -120,7 +118,6 @@ def test_it_is_due_within_a_period_of_a_new_frame_but_never_twice_within_one(fie
             last, unseen = since, None
 
 
-@settings(deadline=None)
 @given(st.lists(st.one_of(periods, strides), min_size=1, max_size=5), gaps)
 def test_the_longest_waiting_comes_first_so_nobody_starves(fields, gaps):
     schedule = Schedule([watch(f'w{n}', **f) for n, f in enumerate(fields)])
