@@ -26,6 +26,7 @@ from infmllm_msgs.msg import Answer, Query
 import rclpy
 from rclpy.action import ActionClient
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
@@ -34,7 +35,7 @@ PATIENCE = 30.0  # [s] for a node to be there
 
 def ask(node: Node, question: str) -> Answer | None:
     """Ask, print the pieces, and return the whole answer; None if the node does not take it."""
-    client = ActionClient(node, Ask, 'ask')
+    client = ActionClient(node, Ask, 'ask', feedback_sub_qos_profile=QoSProfile(depth=1000))
     if not client.wait_for_server(PATIENCE):
         print(f'no node offers {node.get_namespace()} ask: is it active?', file=sys.stderr)
         return None

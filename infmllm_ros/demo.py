@@ -48,7 +48,7 @@ from infmllm_ros.replay.sources import (
     Source,
     SourceError,
 )
-from infmllm_ros.replay.terminal import printable, Screen
+from infmllm_ros.replay.terminal import interrupts, printable, Screen
 from infmllm_ros.replay.transport import make_room
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -60,7 +60,7 @@ ENOUGH = .9  # share of the answers on the rendered drive that must be right
 START_S = 300.0  # [s] patience for the node to load its model
 ANSWER_S = 120.0  # [s] patience for the answers after the last frame
 SETTLE_S = 3.0  # [s] patience for the last statistics
-END_S = 8.0  # [s] patience for the node to end
+END_S = 30.0  # [s] patience for the node to end; on a quiet machine it takes one
 GROWTH_MIB = 16.0  # what the process may grow after warm-up; a leak of one frame a second is more
 
 
@@ -78,8 +78,9 @@ def settle_environment() -> None:
     make_room()
 
 
-def start_node(parameters: dict[str, Any], folder: str, screen: Screen) -> subprocess.Popen:
-    """Start the node in another process; its lines are shown as they come."""
+def start_node(parameters: dict[str, Any], folder: str, screen: Screen,
+               ) -> tuple[subprocess.Popen, threading.Thread]:
+    """Start the node in another process; a thread shows its lines as they come."""
     file = Path(folder) / 'demo.yaml'
     file.write_text(json.dumps({'/**': {'ros__parameters': parameters}}))  # JSON is YAML
     process = subprocess.Popen(
@@ -94,28 +95,31 @@ def start_node(parameters: dict[str, Any], folder: str, screen: Screen) -> subpr
             colour = 'red' if line.startswith(('[ERROR]', '[FATAL]')) else \
                 'yellow' if line.startswith('[WARN]') else 'dim'
             screen.line(screen.paint(f'  node: {line.removeprefix("[INFO] ")}', colour))
-    threading.Thread(target=show, daemon=True).start()
-    return process
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    return process, thread
 
 
-def end_node(process: subprocess.Popen) -> int:
+def end_node(process: subprocess.Popen, lines: threading.Thread, screen: Screen) -> int:
     """End the node and return its exit status; 0 if it ended in time by itself."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
     try:
-        return process.wait(END_S)
+        process.wait(END_S)
     except subprocess.TimeoutExpired:
         process.kill()
-        return process.wait()
+        screen.line(screen.paint(f'  the node did not end within {END_S:.0f} s: killed', 'red'))
+    lines.join(END_S)  # the last of them
+    return process.wait()
 
 
-def await_node(executor: Any, process: subprocess.Popen, audience: Audience,
+def await_node(spin: Callable[[], None], process: subprocess.Popen, audience: Audience,
                player: Player) -> None:
     """Return when the node is active and hears both frames and questions."""
     end = time.monotonic() + START_S
     while not (audience.stats and player.heard
                and audience.query.get_subscription_count()):
-        executor.spin_once(timeout_sec=0.1)
+        spin()
         if process.poll() is not None:
             raise DemoError(f'the node ended with exit status {process.returncode}')
         if audience.failed:
@@ -150,8 +154,8 @@ def interview(source: Rendered, audience: Audience) -> Callable[[int], None]:
     return go_on
 
 
-def show(executor: Any, process: subprocess.Popen, audience: Audience, player: Player,
-         ask: Callable[[int], None]) -> Played:
+def show(spin: Callable[[], None], process: subprocess.Popen, audience: Audience,
+         player: Player, ask: Callable[[int], None]) -> Played:
     """Play all frames and ask meanwhile; return when all is answered."""
     def on_frame(frame: int, stamp_ns: int) -> None:
         audience.sending(frame, stamp_ns)
@@ -168,7 +172,7 @@ def show(executor: Any, process: subprocess.Popen, audience: Audience, player: P
     thread.start()
     try:
         while thread.is_alive() and process.poll() is None:
-            executor.spin_once(timeout_sec=0.1)
+            spin()
     finally:
         player.stop()
         thread.join()
@@ -177,12 +181,12 @@ def show(executor: Any, process: subprocess.Popen, audience: Audience, player: P
     ask(sys.maxsize)  # what is left, if there were fewer frames than the file says
     end = time.monotonic() + ANSWER_S
     while audience.waiting and process.poll() is None and time.monotonic() < end:
-        executor.spin_once(timeout_sec=0.1)
+        spin()
     end, seen = time.monotonic() + SETTLE_S, len(audience.stats)
     while process.poll() is None and time.monotonic() < end and not (
             len(audience.stats) > seen + 1
             and audience.stats[-1].frames_received >= audience.frames):
-        executor.spin_once(timeout_sec=0.1)
+        spin()
     return result[0]
 
 
@@ -256,14 +260,20 @@ def _introduce(source: Source, arguments: argparse.Namespace, screen: Screen) ->
                              f'{os.environ["ROS_DOMAIN_ID"]} on this machine.', 'dim'))
 
 
-def _run(source: Source, arguments: argparse.Namespace, screen: Screen) -> int:
-    """Run the demo inside an initialised ROS; return the exit status."""
+def _run(source: Source, arguments: argparse.Namespace, screen: Screen,
+         check: Callable[[], None]) -> int:
+    """Run the demo inside an initialised ROS, until `check` raises; return the exit status."""
     model = {'model': arguments.model, 'max_answer_tokens': 48} if arguments.model \
         else MODEL_PARAMETERS
     budget = {'budget_tokens': arguments.budget} if arguments.budget is not None else {}
     node = rclpy.create_node('audience', namespace=NAMESPACE)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
+
+    def spin() -> None:
+        executor.spin_once(timeout_sec=0.1)
+        check()
+
     player = Player(node, source, rate=arguments.rate)
     audience = Audience(node, screen, source.count or 0, source.fps)
     if isinstance(source, Rendered) and not (arguments.model or arguments.questions):
@@ -279,17 +289,17 @@ def _run(source: Source, arguments: argparse.Namespace, screen: Screen) -> int:
                           for p in player.publishers.values()},
         **model, **budget}
     with tempfile.TemporaryDirectory() as folder:
-        process = start_node(parameters, folder, screen)
+        process, lines = start_node(parameters, folder, screen)
         try:
-            await_node(executor, process, audience, player)
-            played = show(executor, process, audience, player, ask)
+            await_node(spin, process, audience, player)
+            played = show(spin, process, audience, player, ask)
             screen.close()
             screen.line(screen.paint(f'Played {played}', 'dim'))
             if source.problem:
                 screen.line(screen.paint(source.problem, 'yellow'))
         finally:
             screen.close()
-            status = end_node(process)
+            status = end_node(process, lines, screen)
             node.destroy_node()
     return report(verdict(played, audience, status), screen)
 
@@ -298,17 +308,14 @@ def main(argv: list[str] | None = None) -> int:
     """Run the demo; 0 if all held, 1 if not, 2 on a wrong input, 130 when interrupted."""
     arguments = _arguments(argv)
     screen = Screen(sys.stdout)
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
     try:
         source = open_source(arguments.input, camera_topics(
             filter(None, [arguments.bag_topic])), seed=arguments.seed)
         settle_environment()
         _introduce(source, arguments, screen)
-        signal.signal(signal.SIGTERM, interrupt)  # as SIGINT does
-        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-        return _run(source, arguments, screen)
+        with interrupts() as check:
+            rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+            return _run(source, arguments, screen, check)
     except (SourceError, DemoError) as error:
         print(f'demo: {error}', file=sys.stderr)
         return 2

@@ -22,15 +22,17 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-from infmllm_ros.replay.terminal import printable, rows, Screen
+from infmllm_ros.replay.terminal import interrupts, printable, rows, Screen
 import pytest
 
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 pytest.importorskip('infmllm_msgs', reason='needs the messages of this package')
 pytest.importorskip('rosbags', reason='bags are read by rosbags')
 
-from infmllm_msgs.msg import Answer, CacheStats  # noqa: E402, I100
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402, I100
+from infmllm_msgs.msg import Answer, CacheStats  # noqa: E402
 from infmllm_ros import demo  # noqa: E402
+from infmllm_ros.replay.audience import Audience  # noqa: E402
 from infmllm_ros.replay.player import Played  # noqa: E402
 from infmllm_ros.replay.sources import COMPRESSED  # noqa: E402
 from test_replay import FRAMES, make_bag  # noqa: E402
@@ -172,6 +174,30 @@ def test_settings_of_the_user_are_left_alone(monkeypatch):
     os.environ.update(mine)
     demo.settle_environment()
     assert {name: os.environ[name] for name in names} == mine
+
+
+def test_the_error_of_another_node_is_none_of_the_demos():
+    fake = SimpleNamespace(get_namespace=lambda: '/demo', create_publisher=lambda *_: None,
+                           create_subscription=lambda *_: None)
+    audience = Audience(fake, Screen(io.StringIO()), 0, None)
+    for name, failed in (('other/infmllm: node', False), ('demo/infmllm: node', True)):
+        audience._on_diagnostics(DiagnosticArray(
+            status=[DiagnosticStatus(name=name, level=DiagnosticStatus.ERROR)]))
+        assert audience.failed == failed
+
+
+def test_a_signal_is_heeded_when_asked_for_and_a_second_at_once():
+    before = signal.getsignal(signal.SIGTERM)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with interrupts() as check:
+            check()
+            signal.raise_signal(number)
+            for _ in range(2):  # if something swallows it
+                with pytest.raises(KeyboardInterrupt):
+                    check()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(number)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 class Terminal(io.StringIO):

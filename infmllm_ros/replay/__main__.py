@@ -22,7 +22,7 @@ inputs go one after the other, or, with ``--ray``, to the workers of a Ray clust
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 import sys
@@ -52,7 +52,7 @@ from infmllm_ros.replay.plan import Plan
 from infmllm_ros.replay.records import End, INTERRUPTED
 from infmllm_ros.replay.settings import remapped
 from infmllm_ros.replay.sources import Source
-from infmllm_ros.replay.terminal import Progress, Screen
+from infmllm_ros.replay.terminal import interrupts, Progress, Screen
 
 OFFLINE_ONLY = ('params_file', 'parameter', 'remap', 'save_memory')
 LIVE_ONLY = ('rate', 'namespace', 'hold')
@@ -111,7 +111,8 @@ def replay(arguments: argparse.Namespace, source: Source, plan: Plan, given: dic
            screen: Screen) -> End:
     """Replay into the folder that the arguments name; returns the last record."""
     console = Console(screen)
-    with closing(_run(arguments, source, plan, given, screen)) as run:
+    with interrupts() as check, closing(
+            _run(arguments, source, plan, given, screen, check)) as run:
         try:
             end = replay_into(
                 folder_of(arguments), run, [console],
@@ -126,13 +127,14 @@ def replay(arguments: argparse.Namespace, source: Source, plan: Plan, given: dic
 
 
 def _run(arguments: argparse.Namespace, source: Source, plan: Plan, given: dict[str, Any],
-         screen: Screen) -> Offline | Live:
+         screen: Screen, check: Callable[[], None]) -> Offline | Live:
     """Make ready; whatever is wrong shows before anything is written."""
     if not arguments.live:
         return Offline(source, plan, given, progress=screen.live,
-                       remap=remapped(arguments.remap or ()))
-    return Live(source, plan, **{name: getattr(arguments, name) for name in LIVE_ONLY
-                                 if getattr(arguments, name) is not None})
+                       remap=remapped(arguments.remap or ()), heed=check)
+    return Live(source, plan, heed=check, **{
+        name: getattr(arguments, name) for name in LIVE_ONLY
+        if getattr(arguments, name) is not None})
 
 
 def conclusion(end: End, folder: Path, screen: Screen) -> int:

@@ -68,6 +68,7 @@ class Audience:
         self._ended: set[str] = set()  # ids of answers: a piece may come behind its answer
         self.frames = 0  # sent
         self.failed = False  # the node, to start
+        self._node_status = f'{node.get_namespace()}/infmllm: node'.lstrip('/')
         self.query = node.create_publisher(String, 'query', 10)
         self._telling = node.create_publisher(String, 'tell', 10)
         node.create_subscription(CacheStats, 'cache_stats', self._on_stats, 10)
@@ -156,7 +157,7 @@ class Audience:
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            if status.name.endswith(': node') and status.level == DiagnosticStatus.ERROR:
+            if status.name == self._node_status and status.level == DiagnosticStatus.ERROR:
                 self.failed = True
 
 

@@ -21,7 +21,7 @@ The same input and questions over policies, budgets and models, offline.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 import json
 from pathlib import Path
@@ -55,7 +55,7 @@ from infmllm_ros.replay.records import INTERRUPTED, read
 from infmllm_ros.replay.records.headline import COMPLETE
 from infmllm_ros.replay.settings import remapped
 from infmllm_ros.replay.sources import Source
-from infmllm_ros.replay.terminal import Progress, Screen
+from infmllm_ros.replay.terminal import interrupts, Progress, Screen
 
 MARKDOWN, PAGE = 'compare.md', 'compare.html'
 
@@ -99,6 +99,8 @@ class Comparison:
         Shows how far it is.
     remap : dict of str to str
         Other names of topics.
+    heed : callable
+        Called now and then; KeyboardInterrupt from it ends a run.
 
     Attributes
     ----------
@@ -111,10 +113,10 @@ class Comparison:
     """
 
     def __init__(self, source: Source, plan: Plan, given: dict[str, Any], folder: Path,
-                 screen: Screen, remap: dict[str, str]):
+                 screen: Screen, remap: dict[str, str], heed: Callable[[], None]):
         """Have run nothing."""
         self._source, self._plan, self._given = source, plan, given
-        self._folder, self._screen, self._remap = folder, screen, remap
+        self._folder, self._screen, self._remap, self._heed = folder, screen, remap, heed
         self._model: tuple[str, Any] = ('', None)  # that is loaded, and its name
         self.rows: list[Row] = []
         self._folders: list[Path] = []
@@ -131,7 +133,7 @@ class Comparison:
             release()
         try:
             run = Offline(self._source, self._plan, given, self._model[1], self._screen.live,
-                          self._remap)
+                          self._remap, self._heed)
         except (EngineError, ParameterError) as error:
             self.refused.append(f'{name}: {error}')
             self._screen.line(self._screen.paint(f'  refused: {error}', 'red'))
@@ -210,14 +212,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (*WRONG_INPUT, ValueError, OSError) as error:
         print(f'compare: {" ".join(str(error).split())}', file=sys.stderr)
         return INPUT
-    comparison = Comparison(source, plan, given, folder, screen, remap)
-    try:
-        for name, parameters in variants(arguments.models, arguments.policies, arguments.budgets):
-            comparison.run(name, parameters, page)
-            if comparison.stopped:
-                break
-    except KeyboardInterrupt:
-        comparison.stopped = True
+    with interrupts() as check:
+        comparison = Comparison(source, plan, given, folder, screen, remap, check)
+        try:
+            for name, parameters in variants(
+                    arguments.models, arguments.policies, arguments.budgets):
+                check()
+                comparison.run(name, parameters, page)
+        except KeyboardInterrupt:
+            comparison.stopped = True
     found = misses(comparison.rows, min_accuracy=arguments.min_accuracy,
                    max_latency_ms=arguments.max_latency_ms, baseline=baseline,
                    tolerance=arguments.tolerance)

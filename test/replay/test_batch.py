@@ -29,6 +29,7 @@ pytest.importorskip('rosbags', reason='bags are written by rosbags')
 from infmllm_ros.bundled.scenes import Episode  # noqa: E402, I100
 from infmllm_ros.replay.__main__ import arguments_of, main  # noqa: E402
 from infmllm_ros.replay.batch import jobs_of  # noqa: E402
+from infmllm_ros.replay.offline import INTERRUPTED, Offline  # noqa: E402
 from infmllm_ros.replay.records import read  # noqa: E402
 
 QUESTIONS = """
@@ -96,6 +97,19 @@ def test_what_is_done_is_not_done_again_and_what_fails_is_told(inputs, replay, t
     (tmp_path / 'questions.yaml').write_text(QUESTIONS.replace('expected: seven', 'expected: six'))
     status, changed, _ = replay(*inputs[:2])
     assert status == 1 and [result['tries'] for result in changed] == [1, 1]
+
+
+def test_of_many_none_begins_after_an_interrupt(inputs, replay, monkeypatch, tmp_path):
+    take = Offline._take
+
+    def interrupt(run, frame):
+        signal.raise_signal(signal.SIGTERM)
+        take(run, frame)
+
+    monkeypatch.setattr(Offline, '_take', interrupt)
+    status, [result], _ = replay(*inputs)
+    assert status == 130 and result['end']['problem'] == INTERRUPTED
+    assert not (tmp_path / 'out/drive1').exists()
 
 
 def test_a_run_that_was_broken_off_is_done_again(inputs, tmp_path):

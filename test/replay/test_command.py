@@ -14,8 +14,12 @@
 
 """The command: what it prints and writes, and its exit status."""
 
+from contextlib import suppress
+import signal
+
 from infmllm_ros.replay import records
 from infmllm_ros.replay.__main__ import main
+from infmllm_ros.replay.offline import INTERRUPTED, Offline
 import numpy as np
 from PIL import Image
 import pytest
@@ -73,6 +77,22 @@ def test_a_run_that_ends_early(pictures, tmp_path, capsys):
     assert 'ended early' in capsys.readouterr().err
     *_, end = records.read(tmp_path / 'out')
     assert 0 < end.frames['seen'] < 5 and 'full' in end.problem
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_where_exceptions_get_lost_ends_the_run_all_the_same(
+        pictures, tmp_path, monkeypatch, number):
+    take = Offline._take
+
+    def swallow(run, frame):
+        with suppress(BaseException):
+            signal.raise_signal(number)
+        take(run, frame)
+
+    monkeypatch.setattr(Offline, '_take', swallow)
+    assert run(pictures, tmp_path, 'x', '--no-report', '--no-bag') == 130
+    *_, end = records.read(tmp_path / 'out')
+    assert (end.problem, end.frames) == (INTERRUPTED, {'seen': 1})
 
 
 @pytest.mark.parametrize('options, told', [

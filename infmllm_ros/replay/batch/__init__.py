@@ -30,7 +30,7 @@ from infmllm_ros.replay.batch.job import Job, Result
 from infmllm_ros.replay.options import EARLY, OK, WRONG
 from infmllm_ros.replay.records import read
 from infmllm_ros.replay.records.headline import Headline
-from infmllm_ros.replay.terminal import printable, Screen
+from infmllm_ros.replay.terminal import interrupts, printable, Screen
 
 FILE = 'results.json'
 
@@ -81,9 +81,11 @@ def jobs_of(options: argparse.Namespace, folder: Path) -> list[Job]:
 def in_turn(jobs: Sequence[Job]) -> Iterator[Result]:
     """Run jobs one after the other in this process, which loads the model once."""
     model = None
-    for job in jobs:
-        result, model = job.run(model)
-        yield result
+    with interrupts() as check:
+        for job in jobs:
+            result, model = job.run(model, heed=check)
+            yield result
+            check()  # an interrupted job has a result, too
 
 
 class Batch:

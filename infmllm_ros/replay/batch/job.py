@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 import hashlib
@@ -96,7 +96,7 @@ class Job:
     folder: Path
 
     def run(self, model: StreamingModel | None = None, tries: int = 1, place: str = '',
-            ) -> tuple[Result, StreamingModel | None]:
+            heed: Callable[[], None] = lambda: None) -> tuple[Result, StreamingModel | None]:
         """
         Replay; what is wrong with the job becomes its result.
 
@@ -108,6 +108,8 @@ class Job:
             Counting this one.
         place : str
             Where that is.
+        heed : callable
+            Called now and then; KeyboardInterrupt from it ends the run.
 
         Returns
         -------
@@ -118,7 +120,7 @@ class Job:
         try:
             source, plan, given = read_input(options)
             with closing(Offline(source, plan, given, model,
-                                 remap=remapped(options.remap or ()))) as run:
+                                 remap=remapped(options.remap or ()), heed=heed)) as run:
                 (self.folder / KEY_FILE).unlink(missing_ok=True)
                 end = replay_into(self.folder, run, page=not options.no_report,
                                   storage=None if options.no_bag else options.storage)

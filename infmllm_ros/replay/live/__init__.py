@@ -96,6 +96,8 @@ class Live:
         That the node is in.
     patience : float
         [s] For an answer, beyond the question's own deadline.
+    heed : callable
+        Called often; KeyboardInterrupt from it ends the run.
 
     Attributes
     ----------
@@ -106,13 +108,13 @@ class Live:
     ------
     LiveError
         No node was found, or it cannot take the frames.
-
     """
 
     def __init__(self, source: Source, plan: Plan, *, rate: float = 1.0, hold: bool = False,
-                 namespace: str = '', patience: float = PATIENCE):
+                 namespace: str = '', patience: float = PATIENCE,
+                 heed: Callable[[], None] = lambda: None):
         self._source, self._plan, self._rate, self._hold = source, plan, rate, hold
-        self._patience, self.cameras = patience, source.cameras
+        self._patience, self._heed, self.cameras = patience, heed, source.cameras
         self._sinks: tuple[Sink, ...] = ()
         self._bags: tuple[Bag, ...] = ()
         self._thumbnails: Thumbnails | None = None
@@ -120,8 +122,7 @@ class Live:
         self._due: deque[Telling | Turn] = deque()
         self._hurry = False  # the next frame is due: no more waiting
         self._told: tuple[int, float] | None = None  # tokens seen before, [s] when
-        self._ended = False
-        self._problem = ''
+        self._ended, self._problem = False, ''
         self._begin = self._time_ns = 0  # [ns] of the source: first frame, newest frame
         self._next: Image | None = None  # about to be sent
         self._played: deque[tuple[Frame, bytes | None]] = deque()  # not written yet
@@ -260,6 +261,7 @@ class Live:
         """Hear the node until a condition holds; returns its value."""
         end = time.monotonic() + timeout
         while True:
+            self._heed()
             self._executor.spin_once(timeout_sec=STEP)
             self._follower.look()
             value = condition()

@@ -93,6 +93,8 @@ class Offline:
         Takes a line about how far loading is.
     remap : mapping of str to str
         Other names for the topics of the node, such as its ``path`` and ``odom``.
+    heed : callable
+        Called now and then; KeyboardInterrupt from it ends the run.
 
     Attributes
     ----------
@@ -112,15 +114,20 @@ class Offline:
     def __init__(self, source: Source, plan: Plan, given: Mapping[str, Any],
                  model: StreamingModel | None = None,
                  progress: Callable[[str], None] = lambda text: None,
-                 remap: Mapping[str, str] = MappingProxyType({})):
+                 remap: Mapping[str, str] = MappingProxyType({}),
+                 heed: Callable[[], None] = lambda: None):
         """Check all, and load the model."""
-        self._source, self._plan = source, plan
+        def loading(text: str) -> None:
+            heed()
+            progress(text)
+
+        self._source, self._plan, self._heed = source, plan, heed
         own = {'memory.thumbnail_size': SIZE} | dict(given)
         self._values = settings.complete(own, source.cameras)
         self._names = _names(source.cameras, self._values['cameras'])
         self._recorder = Recorder(source.count)
         self._crew = self._recorder.crew = Crew(
-            self._values, self._recorder, model, progress, remap)
+            self._values, self._recorder, model, loading, remap)
         self.model, self.cameras = self._crew.session.model, list(self._values['cameras'])
 
     def close(self) -> None:
@@ -180,6 +187,7 @@ class Offline:
         try:
             self._source.also = self._crew.inputs
             for frame in self._source:
+                self._heed()
                 self._reach(frame.time_ns)
                 if frame.msgtype in GUIDES:
                     self._guide(frame)
