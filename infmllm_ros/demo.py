@@ -59,7 +59,7 @@ NAMESPACE = 'demo'  # apart from a robot's own topics
 ENOUGH = .9  # share of the answers on the rendered drive that must be right
 START_S = 300.0  # [s] patience for the node to load its model
 ANSWER_S = 120.0  # [s] patience for the answers after the last frame
-SETTLE_S = 3.0  # [s] patience for the last statistics
+SETTLE_S = 10.0  # [s] patience for the last statistics
 END_S = 30.0  # [s] patience for the node to end; on a quiet machine it takes one
 GROWTH_MIB = 16.0  # what the process may grow after warm-up; a leak of one frame a second is more
 

@@ -98,8 +98,8 @@ class AskAction:
 
     def piece(self, question: Question, chunk: AnswerChunk) -> None:
         """Pass on a piece of an answer."""
-        if question in self._goals:
-            goal, _ = self._goals[question]
+        goal, _ = self._goals.get(question, (None, None))  # it may be told its end meanwhile
+        if goal is not None:
             goal.publish_feedback(Ask.Feedback(chunk=chunk))
 
     def answered(self, question: Question, answer: Answer) -> None:

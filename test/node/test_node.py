@@ -156,7 +156,7 @@ def test_cancel_ends_the_answer_and_drops_those_that_wait(node, robot, seen):
     assert answer.status == answer.CANCELLED
     assert answer.finish_reason == 'cancelled'
     assert 0 < answer.tokens < MOST
-    assert answer.text == ''.join(c.text for c in robot.chunks(running))
+    wait_for(lambda: answer.text == ''.join(c.text for c in robot.chunks(running)), 'all pieces')
     for asked in waiting:
         assert robot.answer(asked).status == answer.CANCELLED
     assert robot.ask('Still there?', max_tokens=2).status == answer.OK

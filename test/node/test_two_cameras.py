@@ -147,6 +147,7 @@ def test_a_camera_that_does_not_exist_is_refused_with_those_that_do(robot, pair)
 
 
 def test_near_identical_frames_of_one_camera_are_skipped_and_counted(robot, pair):
+    assert robot.set_parameter('left.refresh', 1000.0).successful  # however slow this is
     assert robot.set_parameter('left.min_change', 0.02).successful
     pair.show('left')
     before = robot.got['cache_stats'][-1]
@@ -158,7 +159,8 @@ def test_near_identical_frames_of_one_camera_are_skipped_and_counted(robot, pair
     assert pair.stats('front').frames_similar == 0
     answer = robot.ask('what is ahead ?', camera='left')
     assert ns(answer.header.stamp) == pair.stamps['left']  # the one that was looked at
-    assert robot.set_parameter('left.min_change', -1.0).successful  # as min_change: none is
+    for name in ('min_change', 'refresh'):  # as without a name
+        assert robot.set_parameter(f'left.{name}', -1.0).successful
 
 
 def test_diagnostics_name_each_camera(robot, pair):

@@ -52,7 +52,7 @@ PARAMETERS = {
     'model': str(MODEL), 'budget_tokens': MODEL_BUDGET, 'autostart': 'true',
     'use_sim_time': 'true', 'stats_period': 0.02, 'max_answer_tokens': 8,
     'max_question_tokens': 32, **{f'saddle.{name}': v for name, v in MODEL_POLICY.items()}}
-# Best effort, one deep, is the default: a busy machine may lose a frame.
+# Best effort, one deep, is the default: on a busy machine a frame may take another's place.
 QUALITY = {f'qos_overrides./{NAMESPACE}/image.subscription.{name}': value for name, value in (
     ('reliability', 'reliable'), ('history', 'keep_last'), ('depth', 10))}
 
