@@ -29,8 +29,8 @@ pytest.importorskip('rosbags', reason='bags are written by rosbags')
 from infmllm_ros.bundled.scenes import Episode  # noqa: E402, I100
 from infmllm_ros.replay.__main__ import arguments_of, main  # noqa: E402
 from infmllm_ros.replay.batch import jobs_of  # noqa: E402
-from infmllm_ros.replay.offline import INTERRUPTED, Offline  # noqa: E402
-from infmllm_ros.replay.records import read  # noqa: E402
+from infmllm_ros.replay.offline import Offline  # noqa: E402
+from infmllm_ros.replay.records import INTERRUPTED, read  # noqa: E402
 
 QUESTIONS = """
 tell: [{at: 0.1, text: the code is seven}]

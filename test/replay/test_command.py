@@ -19,7 +19,7 @@ import signal
 
 from infmllm_ros.replay import records
 from infmllm_ros.replay.__main__ import main
-from infmllm_ros.replay.offline import INTERRUPTED, Offline
+from infmllm_ros.replay.offline import Offline
 import numpy as np
 from PIL import Image
 import pytest
@@ -92,7 +92,7 @@ def test_a_signal_that_comes_where_exceptions_get_lost_ends_the_run_all_the_same
     monkeypatch.setattr(Offline, '_take', swallow)
     assert run(pictures, tmp_path, 'x', '--no-report', '--no-bag') == 130
     *_, end = records.read(tmp_path / 'out')
-    assert (end.problem, end.frames) == (INTERRUPTED, {'seen': 1})
+    assert (end.problem, end.frames) == (records.INTERRUPTED, {'seen': 1})
 
 
 @pytest.mark.parametrize('options, told', [
