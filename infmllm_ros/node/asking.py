@@ -104,7 +104,7 @@ class AskAction:
 
     def answered(self, question: Question, answer: Answer) -> None:
         """Pass on the end of a question."""
-        if question in self._goals:
-            _, done = self._goals[question]
+        _, done = self._goals.get(question, (None, None))
+        if done is not None:
             done.set_result(answer)
             self._node.executor.wake()

@@ -25,9 +25,7 @@ from infmllm_msgs.msg import Answer, AnswerChunk, Query
 from infmllm_ros.engine import EngineError
 from infmllm_ros.node import convert
 from infmllm_ros.node.listener import Listener
-from infmllm_ros.node.navigation import NavigationInput
 from infmllm_ros.node.option import ParameterError
-from infmllm_ros.node.parameters import about_camera
 from infmllm_ros.node.qos import Endpoints
 from infmllm_ros.node.questions import Outcome, Question, Status
 from infmllm_ros.node.reasons import Timekeeper
@@ -59,17 +57,15 @@ class Desk:
     listener : Listener
         Its `answered` hears of each question that comes to an end, the refused ones as well; it
         passes the worker's calls on to `piece` and `answered` here.
-    publish : callable
-        Takes a publisher and a message.
     worker : callable
         Gives the worker; None, having told why, when what is named is not taken now.
     """
 
     def __init__(self, node: Any, ends: Endpoints, timekeeper: Timekeeper, listener: Listener,
-                 publish: Callable[[Any, Any], None], worker: Callable[[str], Worker | None]):
+                 worker: Callable[[str], Worker | None]):
         """Open the topics."""
         self._node, self._time, self._listener = node, timekeeper, listener
-        self._publish, self._worker = publish, worker
+        self._publish, self._worker = ends.publish, worker
         self._counting = Lock()
         self._queries = 0
         self._answered = [0] * len(Status)
@@ -178,11 +174,6 @@ class Desk:
             return self._queries, list(self._answered)
 
     # Out; in the worker's thread, `answered` in others as well.
-
-    def preface(self, question: Question, navigation: NavigationInput | None) -> str:
-        """Tell where the path leads, and which of several cameras is meant."""
-        return ((navigation.context() if navigation else '')
-                + about_camera(self._node, question.camera))
 
     def piece(self, question: Question, text: str) -> AnswerChunk:
         """Publish a piece of an answer."""

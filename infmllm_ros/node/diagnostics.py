@@ -24,11 +24,11 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from infmllm_ros.engine import Stats
 from infmllm_ros.node.cameras import Tally
 from infmllm_ros.node.health import Health
-from infmllm_ros.node.navigation import NavigationInput
 from infmllm_ros.node.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from infmllm_ros.node.camera import CameraInput
+    from infmllm_ros.node.navigation import NavigationInput
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 RECENT = 10.0  # [s] how long a failure counts as recent

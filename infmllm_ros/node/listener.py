@@ -62,12 +62,14 @@ class Watching(Protocol):
     def due_in(self) -> float:
         """Tell in how many seconds to look again; 0 = one is due, infinite = after a frame."""
 
-    def run(self, session: StreamingSession, show: Callable[[str], Shown]) -> None:
+    def run(self, session: StreamingSession, show: Callable[[str], Shown],
+            heard: Callable[[], bool]) -> None:
         """
         Ask the one that is due; its question and answer leave the memory.
 
         `show` finds the newest frame of a camera, '' for any, None when none was seen; and what
-        to ask the session with, if that is not where the memory ends.
+        to ask the session with, if that is not where the memory ends. `heard` says whether the
+        answer may still be told: not when the worker was given up meanwhile.
         """
 
 

@@ -93,7 +93,7 @@ class Mailbox:
         `cause` is why it failed; frame None means the one that was taken, whichever it is.
         """
         with self._lock:
-            if self._taken is None or frame not in (None, self._taken):
+            if self._taken is None or frame is not None and frame is not self._taken:
                 return False
             self._taken = None
             self._fates[fate] += 1

@@ -20,6 +20,7 @@ import array
 from collections.abc import Callable
 from concurrent.futures import Future
 import glob
+from math import inf
 import os
 from pathlib import Path
 import shutil
@@ -122,14 +123,26 @@ class Memory:
         self._pending: dict[str, Future] = {}
         self.problem = ''  # why the memory was not restored, or not saved by itself
 
-    def configure(self, settings: dict[str, Any], tick: Callable[[], None]) -> None:
+    def configure(self, settings: dict[str, Any], tick: Callable[[], None],
+                  patience: float = inf) -> None:
         """
         Take the parameters ``memory.*``, and put the saved memory in place if they say so.
+
+        Parameters
+        ----------
+        settings : dict
+            The parameters, by their names without ``memory.``.
+        tick : callable
+            Called once a second while the saved memory is read.
+        patience : float
+            [s] How long that may take.
 
         Raises
         ------
         ParameterError
             If the file that they name is outside the folder that they name.
+        TimeoutError
+            Reading takes longer.
         """
         self._settings, self.problem, self._last = settings, '', ('', None)
         self._album = Album(settings['thumbnail_size'], settings['thumbnails'])
@@ -141,15 +154,16 @@ class Memory:
         if file.parent.is_dir():
             sweep(file)
         if settings['restore'] and file.exists():
-            self._restore(file, tick)
+            self._restore(file, tick, patience)
         elif settings['restore']:
             self._node.get_logger().info(f'no saved memory at {file}: starting with an empty one')
         self._saved = self._worker().health().stats.tokens_seen
 
-    def _restore(self, file: Path, tick: Callable[[], None]) -> None:
+    def _restore(self, file: Path, tick: Callable[[], None], patience: float) -> None:
         job = self._worker().use('load memory', lambda session: self._load(session, file))
         try:
-            tokens, _, seconds = waiting.finish(job, self._node.context.ok, tick)
+            tokens, _, seconds = waiting.finish(
+                job, self._node.context.ok, tick, patience)
         except MemoryFileError as error:
             self._guarded = file
             self.problem = (f'memory not restored: {error}; it starts empty and does not save '

@@ -33,11 +33,11 @@ from infmllm_ros.navigation import (
     yaw,
 )
 from infmllm_ros.node.convert import nanoseconds, time_message
+from infmllm_ros.node.qos import Endpoints
 from nav_msgs.msg import Odometry as OdometryMessage
 from nav_msgs.msg import Path as PathMessage
 import numpy as np
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions, QoSPolicyKind
 from rclpy.time import Time
 from std_msgs.msg import Header
 
@@ -55,15 +55,17 @@ class NavigationInput:
     ----------
     node : rclpy.node.Node
         Who subscribes and publishes.
+    ends : Endpoints
+        Makes the subscriptions.
     settings : dict
         The parameters ``nav.*``, by their names without ``nav.``.
     clock : rclpy.clock.Clock
         Of the timer; ages are by the node's own.
     """
 
-    def __init__(self, node: Any, settings: dict[str, Any], clock: Any):
+    def __init__(self, node: Any, ends: Endpoints, settings: dict[str, Any], clock: Any):
         """Subscribe."""
-        self._node = node
+        self._node, self._ends = node, ends
         self._frames = Frames(node, settings['timeout']) if tf2_ros else None
         rules = Rules(**{f.name: settings[f.name] for f in fields(Rules)})
         self._guide = Guide(rules, settings['timeout'], settings['path_timeout'],
@@ -77,9 +79,7 @@ class NavigationInput:
         odometry_qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1,
                                   reliability=ReliabilityPolicy.BEST_EFFORT)
         self._subscriptions = [
-            node.create_subscription(kind, topic, callback, qos,
-                                     qos_overriding_options=QoSOverridingOptions(list(_POLICIES)))
-            for kind, topic, callback, qos in (
+            ends.subscription(kind, topic, callback, qos) for kind, topic, callback, qos in (
                 (PathMessage, 'path', self._on_path, path_qos),
                 (OdometryMessage, 'odom', self._on_odometry, odometry_qos))]
         self._publisher = node.create_publisher(Maneuver, 'maneuver', 10)
@@ -90,7 +90,7 @@ class NavigationInput:
         """Unsubscribe."""
         self._node.destroy_timer(self._timer)
         for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
+            self._ends.unsubscribe(subscription)
         self._node.destroy_publisher(self._publisher)
         if self._frames is not None:
             self._frames.close()
@@ -182,10 +182,6 @@ class Frames:
                 f'{self._timeout}: check the localization, or raise nav.timeout'))
         move, turn = found.transform.translation, found.transform.rotation
         return Pose(move.x, move.y, yaw(turn.x, turn.y, turn.z, turn.w))
-
-
-_POLICIES = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY,
-             QoSPolicyKind.DURABILITY)
 
 
 def odometry(message: OdometryMessage, stamp_ns: int) -> Odometry | Unusable:

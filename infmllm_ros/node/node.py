@@ -76,7 +76,7 @@ class InfmllmNode(PrintableLog, LifecycleNode):
         for line in parameters.misspelt(getattr(self, '_parameter_overrides', ()), self._names):
             self.get_logger().warning(line)
         self._state = 'unconfigured'
-        self._error = ''  # why the last configure failed
+        self._error = ''  # why there is no model
         self._progress = ''  # of loading
         self._settings: Settings | None = None
         self._worker: Worker | None = None
@@ -94,7 +94,7 @@ class InfmllmNode(PrintableLog, LifecycleNode):
         self._time, self._pacer = Timekeeper(self, self._forget), Pacer(self)
         self._ends = ends = Endpoints(self)
         self._states = StateTopic(self, ends)
-        self._desk = Desk(self, ends, self._time, self, self._publish,
+        self._desk = Desk(self, ends, self._time, self,
                           lambda what: self._worker if self._is_active(what) else None)
         self._stats = ends.publisher(CacheStats, 'cache_stats', 10)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
@@ -149,7 +149,7 @@ class InfmllmNode(PrintableLog, LifecycleNode):
         try:
             parameters.check(self)
             settings = self._settings = parameters.snapshot(self)
-            watches = self._watches = Watches(self, settings, self._publish, self._ahead)
+            watches = self._watches = Watches(self, settings, self._ends.publish, self._ahead)
             settings = watches.guide(settings)
             self._worker = Worker(self, cameras=self._names, watches=watches)
             self._apply_live()
@@ -158,7 +158,7 @@ class InfmllmNode(PrintableLog, LifecycleNode):
                 self.context.ok, self._on_diagnostics)
             self._memory.configure(settings.memory_fields, self._on_diagnostics)
         except Exception as error:
-            self._give_up(error)
+            self._give_up('configure failed', error)
             return FAILURE
         self._enter('inactive')
         return super().on_configure(state)
@@ -167,10 +167,10 @@ class InfmllmNode(PrintableLog, LifecycleNode):
         self._progress = progress
         self.get_logger().info(progress)
 
-    def _give_up(self, error: Exception) -> None:
+    def _give_up(self, what: str, error: Exception) -> None:
         if not isinstance(error, waiting.ShuttingDown):
             self._error = one_line(error)
-            self.get_logger().error(f'configure failed: {self._error}')
+            self.get_logger().error(f'{what}: {self._error}')
             self.get_logger().debug(traceback.format_exc())
         self._unload()
 
@@ -183,7 +183,8 @@ class InfmllmNode(PrintableLog, LifecycleNode):
                     self, self._ends, name, f'{name}/image' if len(self._names) > 1 else 'image',
                     parameters.of_camera(self, name, 'image_transport'), self._on_frame)
             if settings.nav_fields['enabled']:
-                self._navigation = NavigationInput(self, settings.nav_fields, self._steady)
+                self._navigation = NavigationInput(
+                    self, self._ends, settings.nav_fields, self._steady)
             self._memory.activate()
             self._stats_timer = self.create_timer(
                 settings.stats_period, self._on_stats, clock=self._steady)
@@ -250,9 +251,13 @@ class InfmllmNode(PrintableLog, LifecycleNode):
         try:
             waiting.finish(self._worker.load(lambda: renew(hung.session)), self.context.ok,
                            self._on_diagnostics, PATIENCE)
-            self._memory.configure(self._settings.memory_fields, self._on_diagnostics)
+            self._memory.configure(
+                self._settings.memory_fields, self._on_diagnostics, PATIENCE)
         except Exception as error:
-            self.get_logger().error(f'no other memory can be made: {one_line(error)}')
+            if self._state == 'active':
+                self.trigger_deactivate()
+            self.trigger_cleanup()  # nothing works any more: whoever looks at the state sees it
+            self._give_up('no other memory can be made', error)
         else:
             if self._state == 'active':
                 self._worker.resume()
@@ -333,7 +338,7 @@ class InfmllmNode(PrintableLog, LifecycleNode):
 
     def preface(self, question: Question) -> str:
         """Tell where the path leads, and which of several cameras is meant."""
-        return self._desk.preface(question, self._navigation)
+        return self._ahead() + parameters.about_camera(self, question.camera)
 
     def _ahead(self) -> str:
         return self._navigation.context() if self._navigation else ''
@@ -366,17 +371,10 @@ class InfmllmNode(PrintableLog, LifecycleNode):
         if self._seldom(relief):
             self.get_logger().warning(relief)
 
-    def _publish(self, publisher: Any, message: Any) -> None:
-        try:
-            publisher.publish(message)
-        except Exception:
-            if self.context.ok():  # else the process is about to end
-                raise
-
     # Timers.
 
     def _on_stats(self) -> None:
-        self._publish(self._stats, convert.stats_message(
+        self._ends.publish(self._stats, convert.stats_message(
             self._worker.health(), self._settings.policy, self._age_ms,
             self._desk.counts()))
 
@@ -384,7 +382,7 @@ class InfmllmNode(PrintableLog, LifecycleNode):
         self._tell_state()
         health = self._worker.health() if self._worker else None
         self._beats += 1
-        self._publish(self._diagnostics, diagnostics.array(
+        self._ends.publish(self._diagnostics, diagnostics.array(
             self.get_clock().now().to_msg(), self.get_fully_qualified_name().lstrip('/'), [
                 diagnostics.node_status(self._state, self._value('model'), self._error,
                                         self._progress, self._beats),

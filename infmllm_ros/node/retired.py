@@ -52,8 +52,9 @@ class Retired:
         return done
 
     def stop(self, worker: Worker) -> None:
-        """Stop a worker."""
+        """Stop a worker; of one that is still at work, nothing is heard any more."""
         if not self.wait(worker, worker.stop):
+            worker.abandon()
             self._workers.append(worker)
 
     def replace(self, hung: Worker, reason: str) -> Worker:

@@ -79,7 +79,8 @@ class Watches:
             Answer, f'watch/{watch.name}', 10) for watch in watches}
         self._events = node.create_publisher(WatchEvent, 'watch_event', 10) if watches else None
         self._answers = 0
-        self._problems: dict[str, str] = {}  # of the last answer, by watch
+        # Of the last answer; no watch is added while another thread looks through them.
+        self._problems = {watch.name: '' for watch in watches}
         self._skipped = (0, -inf)  # how many in all, and when that last grew [s]
 
     @property
@@ -149,7 +150,8 @@ class Watches:
         """Forget what was due before a pause."""
         self._schedule.restart()
 
-    def run(self, session: StreamingSession, show: Callable[[str], Shown]) -> None:
+    def run(self, session: StreamingSession, show: Callable[[str], Shown],
+            heard: Callable[[], bool] = lambda: True) -> None:
         """
         Ask the watch that is due, and publish its answer; neither stays in the memory.
 
@@ -159,6 +161,13 @@ class Watches:
         show : callable
             Finds the newest frame of the named camera, '' for any, None when none was seen; and
             what to ask the session with, if that is not where the memory ends.
+        heard : callable
+            Whether the answer may still be told, when it has come.
+
+        Raises
+        ------
+        Exception
+            What the session raised; it has been published as an answer that FAILED.
         """
         watch = self._schedule.take(self._now())
         if watch is None:  # the clock was set back
@@ -177,11 +186,13 @@ class Watches:
             outcome = Outcome(Status.FAILED, f'{type(error).__name__}: {error}')
             raise
         finally:
-            self._answers += 1
-            self._problems[watch.name] = outcome.message
-            self._publish(self._publishers[watch.name],
-                          convert.answer_message(question, outcome, sys.maxsize))
-        if watch.choices:
+            told = heard()
+            if told:
+                self._answers += 1
+                self._problems[watch.name] = outcome.message
+                self._publish(self._publishers[watch.name],
+                              convert.answer_message(question, outcome, sys.maxsize))
+        if told and watch.choices:
             change = self._detectors[watch.name](answer.probabilities)
             if change is not None:
                 self._publish(self._events, event_message(watch, question, change, answer))

@@ -23,9 +23,8 @@ seen the newest that had come. After a frame comes a watch, if one is due. Nothi
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -37,6 +36,7 @@ from typing import Any
 from infmllm_ros.engine import EngineError, fit_budget, StreamingSession
 from infmllm_ros.node.answering import Answering
 from infmllm_ros.node.cameras import Camera, Cameras
+from infmllm_ros.node.commands import Commands
 from infmllm_ros.node.health import Health
 from infmllm_ros.node.listener import Deaf, Listener, Watching
 from infmllm_ros.node.loading import release
@@ -44,6 +44,8 @@ from infmllm_ros.node.looking import Looking
 from infmllm_ros.node.mailbox import FAILED, Frame
 from infmllm_ros.node.questions import Question, Waiting
 from infmllm_ros.node.relief import out_of_memory, Relief
+
+NO_MEMORY = 'there is no memory: clean the node up and configure it again'
 
 
 class Worker:
@@ -76,9 +78,8 @@ class Worker:
         self._listener = listener
         self._session: StreamingSession | None = None
         self._wake = threading.Condition()  # guards all below
-        self._commands: deque[tuple[str, Callable[[], Any], Future]] = deque()
+        self._commands = Commands(self._wake, self._check_memory)
         self.questions = Waiting(queue_size)
-        self._future: Future | None = None  # of the command at work
         self._active = False
         self._stopping = False
         self._job = ''
@@ -103,20 +104,21 @@ class Worker:
         def job() -> None:
             self._session = build()
             self._looking.note(self._session, None)
-        return self._command('load', job)
+        return self._commands.put('load', job)
 
     def reset(self) -> Future:
         """Forget all that was seen, after the job that runs now; frames that wait as well."""
         self.cameras.clear()
 
-        def job() -> None:
-            self.cameras.forget()
-            self._session.reset()
-            self._looking.note(self._session, None)
-        return self._command('reset', job)
+        def job(session: StreamingSession) -> None:
+            session.reset()
+            self.recall(None)
+        return self.use('reset', job)
 
     def misfit(self, budget: int) -> str:
         """Say why the memory cannot get by with another budget, in tokens; empty if it can."""
+        if self._session is None:
+            return NO_MEMORY
         try:
             fit_budget(self._session, budget)
         except EngineError as error:
@@ -126,10 +128,12 @@ class Worker:
     def use(self, name: str, job: Callable[[StreamingSession], Any]) -> Future:
         """Have a job done with the session, between others; the future ends with its result."""
         def run() -> Any:
+            if self._session is None:
+                raise RuntimeError(NO_MEMORY)
             result = job(self._session)
             self._note()
             return result
-        return self._command(name, run)
+        return self._commands.put(name, run)
 
     def set_budget(self, budget: int) -> Future:
         """Change the memory's budget, after the job that runs now."""
@@ -147,7 +151,7 @@ class Worker:
         The future ends with `None` or the error.
         """
         with self._wake:
-            if sum(name == 'tell' for name, _, _ in self._commands) >= self.questions.size:
+            if self._commands.count('tell') >= self.questions.size:
                 return None
             return self.use('tell', lambda session: session.tell(text))
 
@@ -173,10 +177,7 @@ class Worker:
 
     def give_up(self, reason: str) -> None:
         """Answer all questions as FAILED, and the running job's caller, whatever comes of it."""
-        with self._wake:
-            future = self._future
-        if future is not None:
-            _settle(future.set_exception, RuntimeError(reason))
+        self._commands.give_up(reason)
         self._answering.give_up(reason)
 
     def succeeded(self, reason: str) -> Worker:
@@ -188,10 +189,8 @@ class Worker:
         """
         self.give_up(reason)
         heir = Worker(self._listener, self.questions.size, (), self._watches, self._clock)
+        self.abandon()
         with self._wake:
-            self._stopping = self._looking.closed = True
-            self._listener = self._looking.listener = self._answering.listener = Deaf()
-            commands, self._commands = self._commands, deque()
             heir.questions.busy, heir.relief = self.questions.busy, self.relief
             heir.cameras = heir._looking.cameras = self.cameras
             heir._looking.memory = None, self._looking.memory[1]
@@ -200,9 +199,14 @@ class Worker:
         for camera in self.cameras:
             camera.mailbox.settle(None, FAILED, 'hung')
         self.cameras.forget()
-        for _, _, future in commands:
-            future.set_exception(RuntimeError(reason))
+        self._commands.drop(reason)
         return heir
+
+    def abandon(self) -> None:
+        """Be heard of no more, once its questions were given up: the thread ends with its job."""
+        with self._wake:
+            self._stopping = self._looking.closed = True
+            self._listener = self._looking.listener = self._answering.listener = Deaf()
 
     @property
     def session(self) -> StreamingSession | None:
@@ -280,13 +284,6 @@ class Worker:
 
     # In the worker's thread.
 
-    def _command(self, name: str, job: Callable[[], Any]) -> Future:
-        future: Future = Future()
-        with self._wake:
-            self._commands.append((name, job, future))
-            self._wake.notify()
-        return future
-
     def _run(self) -> None:
         while True:
             with self._wake:
@@ -296,8 +293,7 @@ class Worker:
                 break
             self._do(job)
             job = None  # it may hold the session
-        for _, _, future in self._commands:
-            future.set_exception(RuntimeError('the node was cleaned up first'))
+        self._commands.drop('the node was cleaned up first')
         self.cancel('the node was cleaned up')  # those that came after the pause
         self._session = None
         release()
@@ -313,7 +309,7 @@ class Worker:
         self._job = name
         self._since = self._clock()
         if not name:
-            self._future = None
+            self._commands.leave()
             self._answering.leave()
             self._wake.notify_all()  # `wait_idle`
 
@@ -329,10 +325,9 @@ class Worker:
     def _due(self) -> tuple[Callable[[], None] | None, float]:
         """Take what is to be done now, or tell when to look again [s]; holds the lock."""
         if self._commands:
-            name, job, future = self._commands.popleft()
+            name, job = self._commands.take()
             self._set_job(name)
-            self._future = future
-            return partial(self._obey, job, future), 0.0
+            return job, 0.0
         if not self._active or self._session is None:
             return None, inf
         if self.questions:
@@ -350,18 +345,9 @@ class Worker:
             return partial(self._looking.observe, self._session, camera), 0.0
         return None, min(frame_in, watch_in)
 
-    def _obey(self, job: Callable[[], Any], future: Future) -> None:
-        try:
-            result = job()
-        except Exception as error:
-            self._short |= out_of_memory(error)
-            _settle(future.set_exception, error)
-        else:
-            _settle(future.set_result, result)
-
     def _watch(self) -> None:
         self._looking.fresh = False
-        self._watches.run(self._session, self._looking.show)
+        self._watches.run(self._session, self._looking.show, lambda: not self._looking.closed)
         self._note()
 
     def _note(self) -> None:
@@ -371,8 +357,11 @@ class Worker:
         with self._wake:
             self._failures += 1
             self._last_failure = (f'{job}: {type(error).__name__}: {error}', self._clock())
-        self._short |= out_of_memory(error)
+        self._check_memory(error)
         self._listener.failed(job, error)
+
+    def _check_memory(self, error: Exception) -> None:
+        self._short |= out_of_memory(error)
 
     def _relieve(self) -> str:
         """Make room if memory ran out; what is left of the failed pass is freed by then."""
@@ -389,11 +378,3 @@ class Worker:
             self._last_failure = relief, self._clock()
         self._listener.relieved(relief)
         return relief
-
-
-def _settle(end: Callable[[Any], None], result: Any) -> None:
-    """End a future, unless its caller was told meanwhile that its job was given up."""
-    try:
-        end(result)
-    except InvalidStateError:
-        pass

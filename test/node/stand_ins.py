@@ -151,16 +151,17 @@ class Listener:
 class Watches:
     """Watches of which `due` says how many are due."""
 
-    due = 0
+    due = told = 0
     camera = ''
 
     def due_in(self):
         return 0.0 if self.due else float('inf')
 
-    def run(self, session, show):
+    def run(self, session, show, heard):
         self.due -= 1
         seen, again = show(self.camera)
         session._step('watch', seen.message, *([again] if again else []))
+        self.told += heard()
 
 
 class Node:

@@ -31,7 +31,7 @@ class Once:
     def due_in(self):
         return float('inf') if self.answers else 0.0
 
-    def run(self, session, show):
+    def run(self, session, show, heard):
         seen, again = show('left')
         self.answers.append(session.answer('what?', remember=False, frame=again))
 

@@ -153,6 +153,10 @@ def test_a_frame_is_settled_once():
     assert box.counts()['waiting'] == 1
     assert box.settle(None, 'failed', 'hung')
     assert not box.settle(frame, 'seen')
+    box.put(Frame('image', 1))
+    again = box.take()
+    assert not box.settle(frame, 'seen'), 'one that is like another is not the other'
+    assert box.settle(again, 'dropped')
     assert box.counts()['failed'] == 1 and box.counts()['seen'] == box.counts()['waiting'] == 0
 
 

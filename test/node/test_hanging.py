@@ -19,6 +19,7 @@ from types import SimpleNamespace
 
 from infmllm_ros.bundled import MODEL, MODEL_BUDGET, MODEL_POLICY
 from infmllm_ros.bundled.scenes import Episode
+from infmllm_ros.node import retired
 from infmllm_ros.node.loading import open_session, renew
 from infmllm_ros.node.mailbox import Frame
 from infmllm_ros.node.parameters import Settings
@@ -152,6 +153,53 @@ def test_another_worker_goes_on_with_all_but_the_memory(worker, session, listene
     assert heir.health().last_failure == 'it hangs'
     assert listener.seen == ['image', 'waits']
     assert heir.stop(TIMEOUT)
+
+
+def test_of_a_worker_that_is_left_at_work_nothing_is_heard_any_more(
+        worker, session, listener, monkeypatch):
+    monkeypatch.setattr(retired, 'PATIENCE', 0.05)
+    hold(worker, session, listener)
+    question, warnings = ask(worker), []
+    node = SimpleNamespace(context=SimpleNamespace(ok=lambda: True),
+                           get_logger=lambda: SimpleNamespace(warning=warnings.append))
+    retired.Retired(node).stop(worker)
+    assert len(warnings) == 1
+    assert listener.outcome(question).status == Status.CANCELLED
+    session.gate.set()
+    assert worker.stop(TIMEOUT)
+    assert not listener.seen, 'it is of a memory that is given up'
+
+
+def test_where_no_other_memory_can_be_made_the_node_is_unconfigured_and_says_why(
+        domain, tiny, monkeypatch):
+    rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+    pytest.importorskip('infmllm_msgs', reason='needs the interface package infmllm_msgs')
+    from infmllm_ros.node import node as module
+    context = rclpy.context.Context()
+    rclpy.init(context=context, domain_id=domain)
+    node = module.InfmllmNode(
+        context=context, namespace='test_no_other_memory', parameter_overrides=[
+            rclpy.Parameter(name, value=value) for name, value in {
+                'model': tiny, 'budget_tokens': 256, 'max_question_tokens': 96}.items()])
+
+    def lack(session):
+        raise LACK
+
+    try:
+        node.trigger_configure()
+        node.trigger_activate()
+        assert node._state == 'active'
+        monkeypatch.setattr(module, 'renew', lack)
+        node._replace_worker('it hangs')
+        assert node._state == 'unconfigured' and node._worker is None
+        assert 'CUDA out of memory' in node._error
+        node.trigger_configure()
+        node.trigger_activate()
+        assert (node._state, node._error) == ('active', '')
+    finally:
+        node.close(TIMEOUT)
+        node.destroy_node()
+        rclpy.shutdown(context=context)
 
 
 @pytest.fixture(scope='module')

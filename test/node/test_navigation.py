@@ -29,12 +29,13 @@ from infmllm_msgs.msg import Maneuver  # noqa: E402
 from infmllm_ros.navigation import Unusable  # noqa: E402
 from infmllm_ros.node import navigation  # noqa: E402
 from infmllm_ros.node.parameters import TABLE  # noqa: E402
+from infmllm_ros.node.qos import Endpoints  # noqa: E402
 from nav_msgs.msg import Odometry, Path  # noqa: E402
 import rclpy  # noqa: E402
 from rclpy.context import Context  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
-from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
 from ros_robot import ns, wait_for  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -253,7 +254,8 @@ def test_a_latched_path_is_taken_with_the_override_that_the_page_names(domain):
             depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
         latched.publish(Path())  # before anybody listens
         fields = {o.removeprefix('nav.'): TABLE[o].default for o in TABLE if o.startswith('nav.')}
-        inputs = navigation.NavigationInput(node, fields, node.get_clock())
+        inputs = navigation.NavigationInput(
+            node, Endpoints(node), fields, node.get_clock())
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)
 
@@ -263,6 +265,31 @@ def test_a_latched_path_is_taken_with_the_override_that_the_page_names(domain):
 
         wait_for(received, 'the latched path')
         inputs.close()
+    finally:
+        rclpy.shutdown(context=context)
+
+
+def test_a_path_that_does_not_match_is_named_with_a_remedy(domain):
+    context = Context()
+    rclpy.init(context=context, domain_id=domain)
+    try:
+        node = rclpy.create_node('unmatched', namespace='test_unmatched', context=context)
+        fields = {o.removeprefix('nav.'): TABLE[o].default for o in TABLE if o.startswith('nav.')}
+        ends = Endpoints(node)
+        inputs = navigation.NavigationInput(node, ends, fields, node.get_clock())
+        node.create_publisher(
+            Path, 'path', QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+
+        def named():
+            executor.spin_once(timeout_sec=0.05)
+            return 'qos_overrides./test_unmatched/path.subscription.reliability' in (
+                ends.status().message)
+
+        wait_for(named, 'the mismatch')
+        inputs.close()
+        assert 'all endpoints match' in ends.status().message
     finally:
         rclpy.shutdown(context=context)
 

@@ -56,6 +56,7 @@ def test_a_question_waits_for_the_running_watch_only(worker, watches, session, l
     assert names(session)[:4] == ['observe', 'watch', 'observe', 'ask']
     assert worker.wait_idle(TIMEOUT)
     assert names(session)[4:] == ['watch', 'watch']
+    assert watches.told == 3
 
 
 def test_a_watch_that_fails_is_reported_and_stops_nothing(worker, watches, session, listener):
@@ -85,3 +86,19 @@ def test_no_watch_runs_without_a_frame_nor_while_paused(worker, watches, session
     worker.resume()  # what was seen is forgotten
     assert listener.outcome(ask(worker)).status == Status.NO_FRAME
     assert 'watch' not in names(session)
+
+
+def test_a_watch_that_hung_is_not_heard_of_when_another_worker_has_gone_on(
+        worker, watches, session, listener):
+    worker.offer(Frame('frame', 1))
+    listener.wait(lambda: listener.seen)
+    assert worker.wait_idle(TIMEOUT)
+    session.gate.clear()
+    session.entered.clear()
+    watches.due = 1
+    worker.resume()
+    assert session.entered.wait(TIMEOUT)
+    heir = worker.succeeded('it hangs')
+    session.gate.set()
+    assert worker.stop(TIMEOUT) and heir.stop(TIMEOUT)
+    assert names(session)[-1] == 'watch' and watches.told == 0

@@ -316,9 +316,14 @@ def test_a_watch_that_fails_or_comes_late_is_in_the_diagnostics():
     assert failed.level == failed.WARN and 'traffic_light: RuntimeError' in failed.message
     values = {pair.key: pair.value for pair in failed.values}
     assert values['watch traffic light'] == 'no choice yet; skipped 10'
+    said = EngineAnswer('red', 'choice', 1, 0.1, 0.1, 8, '', 0, (.7, .1, .1, .1))
     watches.observed(Frame(None, 8))
     node.seconds += LIGHT.period
-    said = EngineAnswer('red', 'choice', 1, 0.1, 0.1, 8, '', 0, (.7, .1, .1, .1))
+    watches.run(SimpleNamespace(answer=lambda *_, **__: said), lambda _: (Frame(None, 8), None),
+                lambda: False)
+    assert len(node.sent) == 1, 'a worker that was given up tells nothing'
+    watches.observed(Frame(None, 8))
+    node.seconds += LIGHT.period
     watches.run(SimpleNamespace(answer=lambda *_, **__: said), lambda _: (Frame(None, 8), None))
     topic, event = node.sent[-1]
     assert (topic, event.previous, event.text, ns(event.header.stamp)) == (

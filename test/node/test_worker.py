@@ -218,3 +218,12 @@ def test_without_a_thread_the_work_is_done_by_the_caller_on_a_clock_of_its_own(s
     late = worker.reset()
     assert worker.stop(0)
     assert 'cleaned up' in str(late.exception(0))
+
+
+def test_what_needs_a_memory_says_so_where_there_is_none(listener):
+    worker = Worker(listener)
+    assert 'no memory' in worker.misfit(64)
+    for job in (worker.reset(), worker.tell('a text'), worker.set_budget(64)):
+        with pytest.raises(RuntimeError, match='there is no memory: clean the node up'):
+            job.result(TIMEOUT)
+    assert worker.stop(TIMEOUT)

@@ -108,11 +108,12 @@ class Crew:
         self.stage = stage = Stage(values, witness.published, witness.logged, remap)
         parameters.check(stage)
         self.settings = parameters.snapshot(stage)
-        ends, self._time = Endpoints(stage), Timekeeper(stage, self._forget)
-        self._desk = Desk(stage, ends, self._time, self, self._publish, lambda _: self.worker)
+        ends = self._ends = Endpoints(stage)
+        self._time = Timekeeper(stage, self._forget)
+        self._desk = Desk(stage, ends, self._time, self, lambda _: self.worker)
         self._stats = ends.publisher(CacheStats, 'cache_stats', 10)
         self._memory = Memory(stage, ends, lambda: self.worker, stage.clock)
-        self._watches = Watches(stage, self.settings, self._publish, self._ahead)
+        self._watches = Watches(stage, self.settings, ends.publish, self._ahead)
         settings = self._watches.guide(self.settings)
         self.worker = Worker(
             self, cameras=settings.cameras, watches=self._watches, thread=False,
@@ -148,7 +149,7 @@ class Crew:
         self._begin_ns = self.stage.clock.now_ns = now_ns
         if self.settings.nav_fields['enabled']:
             self._navigation = NavigationInput(
-                self.stage, self.settings.nav_fields, self.stage.clock)
+                self.stage, self._ends, self.settings.nav_fields, self.stage.clock)
         self._watches.restart()
         self.worker.resume()
 
@@ -217,10 +218,6 @@ class Crew:
         self._witness.forgetting()
         self._desk.report(self.worker.reset(), 'memory not cleared')
 
-    @staticmethod
-    def _publish(publisher: Any, message: Any) -> None:
-        publisher.publish(message)
-
     # What the worker tells.
 
     def decode(self, message: Any) -> np.ndarray:
@@ -242,7 +239,7 @@ class Crew:
 
     def preface(self, question: Question) -> str:
         """Tell where the path leads, and which of several cameras is meant."""
-        return self._desk.preface(question, self._navigation)
+        return self._ahead() + parameters.about_camera(self.stage, question.camera)
 
     def bad_image(self, frame: Frame, reason: str) -> None:
         """Pass on that an image was dropped."""
