@@ -18,6 +18,7 @@ import json
 import os
 from pathlib import Path
 import signal
+import sys
 import threading
 
 import numpy as np
@@ -28,9 +29,11 @@ pytest.importorskip('infmllm_msgs', reason='needs the interface package infmllm_
 pytest.importorskip('rosbags', reason='bags are written by rosbags')
 from infmllm_ros.bundled.scenes import Episode  # noqa: E402, I100
 from infmllm_ros.replay.__main__ import arguments_of, main  # noqa: E402
-from infmllm_ros.replay.batch import jobs_of  # noqa: E402
+from infmllm_ros.replay.batch import Batch, jobs_of  # noqa: E402
+from infmllm_ros.replay.batch import job as job_module  # noqa: E402
 from infmllm_ros.replay.offline import Offline  # noqa: E402
 from infmllm_ros.replay.records import INTERRUPTED, read  # noqa: E402
+from infmllm_ros.replay.terminal import Screen  # noqa: E402
 
 QUESTIONS = """
 tell: [{at: 0.1, text: the code is seven}]
@@ -116,8 +119,25 @@ def test_a_run_that_was_broken_off_is_done_again(inputs, tmp_path):
     job, = jobs(inputs[:1], tmp_path)
     assert job.done() is None and job.run()[0].whole
     assert job.done().end == list(read(job.folder))[-1]
+    batch = Batch([job], tmp_path, Screen(sys.stdout))
     journal = job.folder / 'run.jsonl'
+    hidden = journal.rename(tmp_path / 'hidden')
+    assert batch.close()[0].whole, 'each run is read once'
+    hidden.rename(journal)
     journal.write_bytes(journal.read_bytes()[:-9])
+    assert job.done() is None
+
+
+def test_an_input_that_changes_while_it_is_replayed_is_done_again(inputs, tmp_path, monkeypatch):
+    job, = jobs(inputs[:1], tmp_path)
+    replay_into = job_module.replay_into
+
+    def meanwhile(*args, **options):
+        Path(inputs[0], '0.png').touch()
+        return replay_into(*args, **options)
+
+    monkeypatch.setattr(job_module, 'replay_into', meanwhile)
+    assert job.run()[0].whole
     assert job.done() is None
 
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict
 import json
 from pathlib import Path
 import time
@@ -28,8 +27,6 @@ from infmllm_ros.replay import report
 from infmllm_ros.replay.batch.cluster import Cluster
 from infmllm_ros.replay.batch.job import Job, Result
 from infmllm_ros.replay.options import EARLY, OK, WRONG
-from infmllm_ros.replay.records import read
-from infmllm_ros.replay.records.headline import Headline
 from infmllm_ros.replay.terminal import interrupts, printable, Screen
 
 FILE = 'results.json'
@@ -141,11 +138,12 @@ class Batch:
                    if job.folder.name in self._results]
         self._folder.mkdir(parents=True, exist_ok=True)
         entries = [report.Entry(
-            result.name, Headline.of(list(read(self._folder / result.name))),
-            f'{result.name}/{report.FILE}') for result in results if result.end is not None]
+            result.name, result.headline, f'{result.name}/{report.FILE}')
+            for result in results if result.headline is not None]
         page = report.summary(entries, self._folder, notes=[
             f'{result.name}: {result}' for result in results if not result.whole])
-        (self._folder / FILE).write_text(json.dumps([asdict(r) for r in results], indent=1) + '\n')
+        (self._folder / FILE).write_text(
+            json.dumps([result.fields() for result in results], indent=1) + '\n')
         self._screen.close()
         self._screen.line(f'{sum(result.whole for result in results)} of {len(self._jobs)} '
                           f'replays are whole; {page}')

@@ -19,10 +19,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from infmllm_ros.engine import StreamingModel
 from infmllm_ros.node.desk import one_line
@@ -30,6 +31,7 @@ from infmllm_ros.replay.offline import Offline
 from infmllm_ros.replay.options import read_input, WRONG_INPUT
 from infmllm_ros.replay.output import replay_into
 from infmllm_ros.replay.records import End, finished, read
+from infmllm_ros.replay.records.headline import Headline
 from infmllm_ros.replay.settings import remapped
 
 KEY_FILE = 'job.json'  # in a finished folder, says what that is the outcome of
@@ -53,6 +55,8 @@ class Result:
         0 = it was done before.
     place : str
         Where it ran, on a cluster.
+    headline : Headline or None
+        The numbers of the run, where there is an end.
     """
 
     name: str
@@ -60,6 +64,13 @@ class Result:
     failure: str = ''
     tries: int = 1
     place: str = ''
+    headline: Headline | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """Give as what JSON can hold: all but the headline."""
+        fields = asdict(self)
+        del fields['headline']
+        return fields
 
     @property
     def whole(self) -> bool:
@@ -119,18 +130,20 @@ class Job:
         options, name = self.options, self.folder.name
         try:
             source, plan, given = read_input(options)
+            key = self._key()  # a file that changes meanwhile is another input
             with closing(Offline(source, plan, given, model,
                                  remap=remapped(options.remap or ()), heed=heed)) as run:
                 (self.folder / KEY_FILE).unlink(missing_ok=True)
                 end = replay_into(self.folder, run, page=not options.no_report,
                                   storage=None if options.no_bag else options.storage)
             if not end.problem:
-                (self.folder / KEY_FILE).write_text(self._key())
+                (self.folder / KEY_FILE).write_text(key)
+            headline = Headline.of(read(self.folder))
         except WRONG_INPUT as error:
             return Result(name, None, ' '.join(str(error).split()), tries, place), model
         except OSError as error:
             return Result(name, None, one_line(error), tries, place), model
-        return Result(name, end, tries=tries, place=place), run.model
+        return Result(name, end, '', tries, place, headline), run.model
 
     def done(self) -> Result | None:
         """Return the result of an earlier run, if options and files are the same; else None."""
@@ -140,7 +153,8 @@ class Job:
             records = list(read(self.folder))
         except (OSError, ValueError):
             return None
-        return Result(self.folder.name, records[-1], tries=0) if finished(records) else None
+        return Result(self.folder.name, records[-1], tries=0, headline=Headline.of(records)
+                      ) if finished(records) else None
 
     def _key(self) -> str:
         """Say what the outcome depends on: the options, and the files as they are."""
