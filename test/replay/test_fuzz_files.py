@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from infmllm_ros.replay.plan import Plan
 from infmllm_ros.replay.plan_file import PlanError, read_plan
 from infmllm_ros.replay.sources import open_source, SourceError
-from infmllm_ros.replay.torn import MAGIC
+from infmllm_ros.replay.sources.torn import MAGIC
 from test_torn import CAMERAS, KINDS, make_sqlite, ROUNDS
 import yaml
 
