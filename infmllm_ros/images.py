@@ -19,10 +19,11 @@ The messages are duck-typed (``sensor_msgs/Image``: height, width, encoding, is_
 data; ``sensor_msgs/CompressedImage``: format, data), so this file needs no ROS.
 
 The layout of a raw image (``step``, byte order, sizes) is always resolved here, because
-``cv_bridge`` shears padded rows.  The packed pixels are then turned into RGB by one of three
-converters, the first that works: ``cv_bridge``, OpenCV, NumPy.  All three are held to the same
-test vectors.  Compressed images are read by Pillow, which tells their size before it decodes them.
+``cv_bridge`` shears padded rows. The packed pixels are then turned into RGB by one of three
+converters, the first that works: ``cv_bridge``, OpenCV, NumPy. All three are held to the same
+test vectors. Compressed images are read by Pillow, which tells their size before it decodes them.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -89,7 +90,7 @@ def decode(msg: Any, converter: str | None = None, max_pixels: int = MAX_PIXELS)
     Returns
     -------
     numpy.ndarray
-        uint8 ``[height, width, 3]``, RGB, contiguous and writable.  An unpadded ``rgb8`` image may
+        uint8 ``[height, width, 3]``, RGB, contiguous and writable. An unpadded ``rgb8`` image may
         share its memory with the message.
 
     Raises
@@ -97,7 +98,6 @@ def decode(msg: Any, converter: str | None = None, max_pixels: int = MAX_PIXELS)
     ImageError
         Unsupported encoding or format, a size of zero or beyond ``max_pixels``, a ``step`` or data
         too small for the size, bytes that are no image.
-
     """
     if hasattr(msg, 'encoding'):
         rgb = _decode_raw(msg, converter, max_pixels)

@@ -21,7 +21,7 @@ undone. With ``autostart:=false`` it waits for a lifecycle manager.
 
 from pathlib import Path
 
-from launch import LaunchDescription
+from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
@@ -72,7 +72,7 @@ ARGUMENTS = [
 ]
 
 
-def start(context):
+def start(context: LaunchContext) -> list[LifecycleNode]:
     """Make the node from the arguments' values."""
     value = {argument.name: LaunchConfiguration(argument.name).perform(context)
              for argument in ARGUMENTS}

@@ -21,7 +21,7 @@ Takes the arguments of ``infmllm.launch.py`` too. The node goes on when the sour
 from pathlib import Path
 import sys
 
-from launch import LaunchDescription
+from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
@@ -60,7 +60,7 @@ ARGUMENTS = [
 ]
 
 
-def play(context):
+def play(context: LaunchContext) -> list[ExecuteProcess]:
     """Make the player from the arguments' values; the included file declares two of them."""
     value = {name: LaunchConfiguration(name).perform(context)
              for name in [*(a.name for a in ARGUMENTS), 'namespace', 'image_topic']}

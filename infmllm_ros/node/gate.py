@@ -22,14 +22,14 @@ from PIL import Image
 SIDE = 32  # [pixels] of the picture that frames are compared by
 
 
-def thumbnail(image: np.ndarray) -> np.ndarray:
+def miniature(image: np.ndarray) -> np.ndarray:
     """Shrink a frame, uint8 [H, W, 3] RGB, to means of grey: int16 [SIDE, SIDE]."""
     small = Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BOX)
     return np.asarray(small.convert('L'), np.int16)
 
 
 def change(now: np.ndarray, last: np.ndarray) -> float:
-    """Measure the mean absolute difference of two thumbnails, as a share of the full scale."""
+    """Measure the mean absolute difference of two miniatures, as a share of the full scale."""
     return float(np.abs(now - last).mean()) / 255
 
 
@@ -76,7 +76,7 @@ class Gate:
         if not self.min_change:
             self.forget()
             return True
-        small = thumbnail(image)
+        small = miniature(image)
         if not force and self._last is not None and now - self._when < self.refresh and (
                 change(small, self._last) < self.min_change):
             return False

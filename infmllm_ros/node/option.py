@@ -110,6 +110,7 @@ def _short(value: Any) -> str:
 
 
 def yaml_text(value: Any) -> str:
+    """Write a value as it stands in a parameter file."""
     if isinstance(value, bool):
         return 'true' if value else 'false'
     if isinstance(value, str):

@@ -57,7 +57,6 @@ class Audience:
         Number of frames to come; 0 where it is not known.
     fps : float or None
         Frame rate of the source, where it is known.
-
     """
 
     def __init__(self, node: Any, screen: Screen, total: int, fps: float | None):

@@ -18,6 +18,7 @@ Messages into a ROS 2 bag: ``open_bag(folder).publish(topic, stamp_ns, message)`
 rosbags writes the files, so that no rosbag2 is needed; the types are those of the message packages
 that are installed here, whatever the distribution.
 """
+
 from __future__ import annotations
 
 from importlib import import_module
@@ -45,7 +46,7 @@ def open_bag(folder: Path, storage: str = 'mcap') -> BagWriter:
     Parameters
     ----------
     folder : Path
-        Of the bag.  A bag that is there is replaced; any other file is not.
+        Of the bag. A bag that is there is replaced; any other file is not.
     storage : str
         One of ``STORAGES``.
 
@@ -53,7 +54,6 @@ def open_bag(folder: Path, storage: str = 'mcap') -> BagWriter:
     ------
     BagError
         rosbags is missing; an unknown storage; the folder holds something else.
-
     """
     try:
         import rosbags.rosbag2  # noqa: F401
@@ -86,7 +86,6 @@ class BagWriter:
         That is not there yet.
     storage : str
         One of ``STORAGES``.
-
     """
 
     def __init__(self, folder: Path, storage: str):
@@ -115,7 +114,6 @@ class BagWriter:
         ------
         BagError
             The definition of its type is not installed; another type than before.
-
         """
         connection = self._connection(topic, type_name(type(message)))
         self._append(connection, stamp_ns, serialize_message(message))
@@ -184,7 +182,6 @@ def register(types: Any, name: str) -> None:
     ------
     BagError
         A definition is not installed.
-
     """
     from rosbags.typesys import get_types_from_msg
     if name in types.fielddefs:
@@ -215,7 +212,6 @@ def definition(name: str) -> Path:
     ------
     BagError
         It is in neither.
-
     """
     package, folder, kind = name.split('/')
     file = Path('share', package, folder, f'{kind}.msg')

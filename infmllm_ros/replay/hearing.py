@@ -91,7 +91,6 @@ class Ledger:
         By the id of each question without an answer: its turn, and when it was asked [ns].
     counts : Counter
         Of the questions with a record: 'answers', 'judged' and 'right'.
-
     """
 
     def __init__(self) -> None:

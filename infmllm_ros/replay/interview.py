@@ -45,7 +45,6 @@ class Interview:
     ----------
     questions : list of Question
         What has been asked.
-
     """
 
     def __init__(self, seed: int = 0, frames: int = FRAMES) -> None:
@@ -74,7 +73,6 @@ class Interview:
             What to tell now.
         Question or None
             What to ask now.
-
         """
         text = question = None
         frame = episode.ordinal

@@ -15,9 +15,10 @@
 """
 Play a video or a bag as cameras: ``python -m infmllm_ros.replay.player [PATH] [--rate 1.0]``.
 
-Frames go out at the times of the source, divided by the rate.  The publishers are reliable with a
+Frames go out at the times of the source, divided by the rate. The publishers are reliable with a
 short queue, so that they serve reliable and best-effort subscribers alike and never wait for one.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -78,9 +79,9 @@ class Player:
     node : rclpy.node.Node
         Whose clock stamps the frames, unless there is a `clock`.
     source : Source
-        What to play.  Serialized messages go out as they are.
+        What to play. Serialized messages go out as they are.
     topic : str
-        Where to, with one camera; several publish on ``<camera>/image``.  Jpegs go to
+        Where to, with one camera; several publish on ``<camera>/image``. Jpegs go to
         ``<topic>/compressed``, as image_transport has it.
     rate : float
         Speed, 1 is the source's own.
@@ -103,7 +104,6 @@ class Player:
     ------
     SourceError
         A rate or a clock that is not above 0; raw messages that would have to be compressed.
-
     """
 
     def __init__(self, node: Node, source: Source, *, topic: str = 'image', rate: float = 1.0,
@@ -151,8 +151,8 @@ class Player:
         Publish all frames, each when it is due, until the end, `stop` or the shutdown of ROS.
 
         `before` is called with a frame when it is due; as long as that takes, the source's time
-        stands still.  `on_frame` is called with (number of frames sent, stamp [ns] of the newest)
-        after each.  A frame that is late is sent at once: none is left out.
+        stands still. `on_frame` is called with (number of frames sent, stamp [ns] of the newest)
+        after each. A frame that is late is sent at once: none is left out.
         """
         played = Played()
         begin = first = held = 0

@@ -61,7 +61,6 @@ class Screen:
         Where to; colours only if it is a terminal and NO_COLOR is not set.
     every : float
         [s] between two live lines where they cannot be rewritten.
-
     """
 
     def __init__(self, stream: TextIO, every: float = 5.0):
@@ -154,7 +153,6 @@ class Progress:
     screen : Screen
     total : int or None
         Number of frames to come, where it is known.
-
     """
 
     def __init__(self, screen: Screen, total: int | None):

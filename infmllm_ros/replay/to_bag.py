@@ -18,6 +18,7 @@ Make a bag of a video, images or another bag: ``python -m infmllm_ros.replay.to_
 With ``--rendered`` it makes a bag of a world that the project renders, and a file of what to tell
 and to ask in it, with the right answers.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -59,7 +60,6 @@ class Script:
     ----------
     source : Rendered
         That is being played.
-
     """
 
     def __init__(self, source: Rendered):
@@ -116,7 +116,6 @@ def write_bag(source: Source, out: Path, *, storage: str = 'mcap', compressed: b
     ------
     BagError
         Something is there already, the bag cannot be written, or a topic for several cameras.
-
     """
     if out.exists():
         raise BagError(f'{out}: is there already: remove it, or name another')

@@ -14,7 +14,7 @@
 
 """Frames that show what the last one showed are kept out, told from their pixels."""
 
-from infmllm_ros.node.gate import change, Gate, thumbnail
+from infmllm_ros.node.gate import change, Gate, miniature
 import numpy as np
 import pytest
 from stand_ins import grey
@@ -22,16 +22,16 @@ from stand_ins import grey
 
 @pytest.mark.parametrize('size', [(48, 64), (720, 1280), (20, 31), (1, 1)])
 def test_a_change_is_the_mean_difference_as_a_share_of_the_full_scale(size):
-    assert change(thumbnail(grey(10, size)), thumbnail(grey(61, size))) == pytest.approx(0.2)
+    assert change(miniature(grey(10, size)), miniature(grey(61, size))) == pytest.approx(0.2)
     half = grey(0, (64, 64))
-    half[:32] = 255  # rows of the thumbnail and of the picture coincide
-    assert change(thumbnail(half), thumbnail(grey(0, (64, 64)))) == pytest.approx(0.5)
+    half[:32] = 255  # rows of the miniature and of the picture coincide
+    assert change(miniature(half), miniature(grey(0, (64, 64)))) == pytest.approx(0.5)
 
 
 def test_colours_count_by_their_luma():
     red, black = np.zeros((32, 32, 3), np.uint8), np.zeros((32, 32, 3), np.uint8)
     red[..., 0] = 255
-    assert change(thumbnail(red), thumbnail(black)) == pytest.approx(0.299, abs=0.003)  # BT.601
+    assert change(miniature(red), miniature(black)) == pytest.approx(0.299, abs=0.003)  # BT.601
 
 
 def test_slow_change_adds_up():

@@ -14,14 +14,13 @@
 
 """Material for the report: an offline replay of rendered drives, of one camera or several."""
 
+from contextlib import closing
 from dataclasses import replace
 import json
 from pathlib import Path
 
 from infmllm_ros.replay.plan_file import read_plan
-from infmllm_ros.replay.records import End, FILE, Journal
-from infmllm_ros.replay.records.thumbnails import FILE as THUMBNAILS
-from infmllm_ros.replay.records.thumbnails import Thumbnails
+from infmllm_ros.replay.records import End
 from infmllm_ros.replay.sources import IMAGE, Rendered, Source
 import pytest
 
@@ -56,14 +55,10 @@ class Drives(Source):
 def replay(folder: Path, frames: int, cameras: tuple[str, ...] = ('',)) -> End:
     """Replay into a folder; skips where the messages are missing."""
     pytest.importorskip('infmllm_msgs', reason='needs the interface package infmllm_msgs')
-    from infmllm_ros.replay.offline import replay_offline
     for name, what in (('watches.yaml', WATCH), ('questions.yaml', QUESTIONS)):
         (folder / name).write_text(json.dumps(what))  # JSON is YAML
-    journal, pictures = Journal(folder / FILE), Thumbnails(folder / THUMBNAILS, cameras)
-    try:
-        return replay_offline(Drives(frames, cameras), read_plan(folder / 'questions.yaml'),
-                              {'watches': str(folder / 'watches.yaml')}, [journal],
-                              thumbnails=pictures)
-    finally:
-        pictures.close()
-        journal.close()
+    from infmllm_ros.replay.offline import Offline
+    from infmllm_ros.replay.output import replay_into
+    with closing(Offline(Drives(frames, cameras), read_plan(folder / 'questions.yaml'),
+                         {'watches': str(folder / 'watches.yaml')})) as run:
+        return replay_into(folder, run, storage=None, page=False)

@@ -14,6 +14,7 @@
 
 """A replay without DDS, held against a plain loop over a session."""
 
+from contextlib import closing
 import json
 import signal
 import zipfile
@@ -25,7 +26,7 @@ from infmllm_ros.engine import EngineError, load_model, make_policy, StreamingSe
 from infmllm_ros.node.option import ParameterError
 from infmllm_ros.replay import records
 from infmllm_ros.replay.bagging import open_bag
-from infmllm_ros.replay.offline import Offline, replay_offline
+from infmllm_ros.replay.offline import Offline
 from infmllm_ros.replay.plan import Entry, Plan, Telling
 from infmllm_ros.replay.records import INTERRUPTED, Journal
 from infmllm_ros.replay.records.thumbnails import Thumbnails
@@ -48,6 +49,12 @@ PLAN = Plan((
 @pytest.fixture(scope='module')
 def model():
     return load_model(MODEL)
+
+
+def replay_offline(source, plan, given, sinks, *, model=None, **options):
+    """Replay once."""
+    with closing(Offline(source, plan, given, model)) as run:
+        return run.replay(sinks, **options)
 
 
 class Sink(list):

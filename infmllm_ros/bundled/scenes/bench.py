@@ -45,7 +45,6 @@ class Pose:
     change
         (place, thing) that from this frame on stands there, or None; the thing is 'none' where
         the place becomes free.
-
     """
 
     place: str
@@ -77,7 +76,6 @@ class Bench(World):
         Small means that the gripper does nothing for long.
     things
         How many different things this bench has; the others are never seen.
-
     """
 
     kind = 'bench'

@@ -100,7 +100,6 @@ def paint_bench(canvas: Canvas, room: Room, stands: Mapping[str, str], spots: Ma
     -------
     boxes
         Where each thing and the gripper was painted.
-
     """
     boxes: dict[str, Box] = {}
     canvas.rows(*room.wall, 0, room.edge)

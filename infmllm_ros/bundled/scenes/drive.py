@@ -71,7 +71,6 @@ class Drive(World):
         Of all that happens.
     pace
         Factor on the chance that something appears: small means long quiet stretches.
-
     """
 
     kind = 'drive'

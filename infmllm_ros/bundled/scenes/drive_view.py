@@ -95,7 +95,6 @@ def paint_drive(canvas: Canvas, land: Landscape, stays: Mapping[str, Any], vx: f
     -------
     boxes
         Where each thing in view was painted.
-
     """
     boxes: dict[str, Box] = {}
     horizon = land.horizon

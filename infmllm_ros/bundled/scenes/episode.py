@@ -56,7 +56,6 @@ class Told:
         What it says; a later one of the same key overwrites it.
     frame
         Ordinal of the frame after which it was said; -1 before the first.
-
     """
 
     id: int  # noqa: A003
@@ -86,7 +85,6 @@ class Question:
         Frames since the oldest of the evidence; None for kind 'no'.
     weight
         With what probability `Episode.ask` considers it, so that answers are balanced.
-
     """
 
     kind: str
@@ -124,7 +122,6 @@ class Step:
         The facts that this frame changes or shows anew.
     told
         What is said after the frame.
-
     """
 
     ordinal: int
@@ -167,7 +164,6 @@ class Episode(Iterator[Step]):
     ------
     ValueError
         If a parameter is out of range.
-
     """
 
     def __init__(self, kind: str, seed: int, size: int = 64, *, pace: float = 1.,
@@ -256,7 +252,6 @@ class Episode(Iterator[Step]):
         ------
         ValueError
             If there is no such key, or the key has no such value.
-
         """
         if key not in KEYS:
             raise ValueError(f'no key {key!r}; there are {", ".join(KEYS)}')
@@ -308,7 +303,6 @@ class Episode(Iterator[Step]):
         ------
         ValueError
             If there is no such kind, or no frame yet.
-
         """
         wanted = set(kinds)
         if not wanted <= set(KINDS):
@@ -380,7 +374,6 @@ class Episode(Iterator[Step]):
         -------
         question
             None where nothing (or only 'none', too often) could be asked.
-
         """
         dice = self._asking
         wanted = None if topics is None else set(topics)

@@ -117,7 +117,6 @@ class Canvas:
         Pixels of a side.
     seed
         Of the noise.
-
     """
 
     def __init__(self, size: int, seed: int) -> None:

@@ -69,7 +69,6 @@ class Topic:
     never
         Whether the answer is 'none' (kind 'no') before the fact was ever shown; else it is not
         asked before.
-
     """
 
     name: str

@@ -38,7 +38,6 @@ class Dice:
     ----------
     key
         The seed: any words and numbers.
-
     """
 
     def __init__(self, *key: object) -> None:
@@ -108,7 +107,6 @@ class World:
         before the camera shakes; set by `paint`.
     light
         How bright it is, a factor on the image.
-
     """
 
     kind: str

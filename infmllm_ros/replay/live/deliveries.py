@@ -48,7 +48,6 @@ class Deliveries:
         Before the first frame.
     patience : float
         [s] How long a frame may wait to be seen.
-
     """
 
     def __init__(self, cameras: Sequence[str], stats: Any, patience: float):

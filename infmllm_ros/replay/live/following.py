@@ -65,7 +65,6 @@ class Follower:
         [s] When.
     ledger : Ledger
         Of the questions.
-
     """
 
     def __init__(self, node: Any, write: Callable[[records.Record], None],

@@ -45,7 +45,6 @@ class Meeting:
         Of that one.
     spin : callable
         Hears until a condition holds, at most so many seconds; returns the condition's value.
-
     """
 
     def __init__(self, node: Any, follower: Follower,

@@ -50,31 +50,6 @@ from sensor_msgs.msg import CompressedImage, Image
 FRAME_ID = 'camera'  # of frames that have none
 
 
-def replay_offline(source: Source, plan: Plan, given: Mapping[str, Any],
-                   sinks: Iterable[Sink] = (), *, bags: Iterable[Bag] = (),
-                   model: StreamingModel | None = None, **options: Any) -> records.End:
-    """
-    Replay a source once.
-
-    Parameters
-    ----------
-    source, plan, given, model
-        See `Offline`.
-    sinks, bags, options
-        See `Offline.replay`.
-
-    Raises
-    ------
-    ParameterError, EngineError
-        Nothing was written.
-    """
-    run = Offline(source, plan, given, model)
-    try:
-        return run.replay(sinks, bags=bags, **options)
-    finally:
-        run.close()
-
-
 class Offline:
     """
     One run.

@@ -60,7 +60,7 @@ def open_source(path: str | os.PathLike | None = None,
         A bag folder, a single ``.mcap`` or ``.db3`` file, a folder of images, or a video file.
     topics : mapping of str to str, optional
         Of a bag: the image topic of each camera, {'': topic} for one without a name.  It need not
-        be named where there is one only.  Of a folder: the sub-folder of each camera.
+        be named where there is one only. Of a folder: the sub-folder of each camera.
     fps : float, optional
         [1/s] of a folder of images that have no stamps.
     seed : int
@@ -70,7 +70,6 @@ def open_source(path: str | os.PathLike | None = None,
     ------
     SourceError
         No such file, not readable, no image topic, several and none named.
-
     """
     path = Path(path).expanduser() if path else None
     if path is not None and not path.exists():
@@ -110,7 +109,6 @@ def camera_topics(words: Iterable[str]) -> dict[str, str]:
     ------
     SourceError
         Not of that form, or a name twice.
-
     """
     words, topics = list(words), {}
     for word in words:

@@ -50,7 +50,6 @@ class Bag(Source):
     topics : mapping of str to str, optional
         Image topic of each camera; {'': topic} for one without a name.  A bag that has one image
         topic needs none.
-
     """
 
     stamped = True

@@ -51,7 +51,6 @@ class Folder(Source):
         Sub-folder of each camera; by default each sub-folder is a camera of its name.
     fps : float, optional
         [1/s] of files whose names are no stamps, by default 10; the cameras run side by side.
-
     """
 
     def __init__(self, path: Path, folders: Mapping[str, str] | None = None,

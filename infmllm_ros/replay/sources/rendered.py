@@ -41,7 +41,6 @@ class Rendered(Source):
     ----------
     episode : Episode
         The world, at the frame that was given last; None before the first.
-
     """
 
     fps: ClassVar[float] = 20

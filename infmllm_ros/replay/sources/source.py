@@ -57,7 +57,7 @@ class Source:
     name : str
         What is played, for people.
     msgtypes : dict of str to str
-        Of each camera, ``IMAGE`` or ``COMPRESSED``; ``IMAGE`` where there are pixels.  One camera
+        Of each camera, ``IMAGE`` or ``COMPRESSED``; ``IMAGE`` where there are pixels. One camera
         may be called ''.
     fps : float or None
         [1/s] mean frame rate, all cameras together, where it is known.
@@ -70,7 +70,6 @@ class Source:
         an iteration gives their messages as well, which belong to no camera.
     problem : str
         After an iteration: why it ended before the source does, one line; '' if it did not.
-
     """
 
     name: str

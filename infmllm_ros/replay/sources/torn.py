@@ -16,7 +16,7 @@
 What is whole in the file of a bag that was cut off: a power cut while recording, half a copy.
 
 rosbags reads neither kind then: an MCAP file has its index at the end, and SQLite refuses a file
-that is shorter than its header says.  Here the file is read from its start, as far as it goes.
+that is shorter than its header says. Here the file is read from its start, as far as it goes.
 """
 
 from __future__ import annotations
@@ -61,7 +61,6 @@ class Torn:
     ------
     ValueError
         Nothing can be read of the file; why, without its name.
-
     """
 
     def __init__(self, path: Path, types: Collection[str]):
