@@ -19,28 +19,40 @@ The three ways take turns in one run; each number is a median over rounds of the
 this process, all threads together. The bundled model sees frames of the bundled drive; `--random`
 takes instead a model with random weights and the language model of SmolVLM-256M, fewer layers.
 
-    python benchmarks/backlog.py [--frames 256] [--chunk 1280] [--budget 192] [--rounds 5]
+    python -m benchmarks.backlog [--frames 256] [--chunk 1280] [--budget 192] [--rounds 5]
     [--random [--layers 3]] [--set min_chunk=256 min_held=256 ...]
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import islice
 import json
 from pathlib import Path
-import platform
 from statistics import median
 import tempfile
 from time import process_time
+from typing import Any
+from unittest.mock import patch
 
 from infmllm_ros.bundled import MODEL, MODEL_POLICY
 from infmllm_ros.bundled.scenes import Episode
 from infmllm_ros.bundled.tiny import make_tiny
-from infmllm_ros.engine import FlexPrefill, load_model, make_policy, StreamingSession
+from infmllm_ros.engine import (
+    FlexPrefill,
+    load_model,
+    make_policy,
+    StreamingModel,
+    StreamingSession,
+)
 from infmllm_ros.engine.models.source import quiet
+import numpy as np
 import torch
+
+from .timing import add_flex, processor, read_flex
 
 # SmolVLM-256M's language model and, as there, 64 tokens a frame; of its vision tower (12 layers of
 # 768, 1,024 patches) a small likeness, whose share of the time says nothing about a real one's
@@ -70,21 +82,99 @@ def random_model(folder: Path, layers: int) -> Path:
 
 
 @contextmanager
-def watched(adapter):
+def watched(adapter: Any) -> Iterator[list[float]]:
     """Count the processor seconds that an adapter spends on seeing frames."""
     spent, see = [0.0], adapter.see
 
-    def timed(*args):
+    def timed(*args: Any) -> Any:
         start = process_time()
         try:
             return see(*args)
         finally:
             spent[0] += process_time() - start
-    adapter.see = timed
-    try:
+    with patch.object(adapter, 'see', timed):
         yield spent
+
+
+@dataclass
+class Way:
+    """
+    One way to take a backlog in: a session, and what it took in each round.
+
+    Parameters
+    ----------
+    session : StreamingSession
+    whole : bool
+        Whether frames come together; else one by one.
+    passes : list of int
+        Tokens of each pass of the last round.
+    seeing, feeding : list of float
+        [s] Of each round: the vision tower, and all else.
+    """
+
+    session: StreamingSession
+    whole: bool
+    passes: list[int] = field(default_factory=list)
+    seeing: list[float] = field(default_factory=list)
+    feeding: list[float] = field(default_factory=list)
+
+    def run(self, images: list[np.ndarray], stamps: list[int]) -> None:
+        """Take a backlog in, and note the time."""
+        self.session.reset()
+        self.passes.clear()
+        with watched(self.session.adapter) as seeing:
+            start = process_time()
+            if self.whole:
+                self.session.observe_many(images, stamps)
+            else:
+                for image, stamp in zip(images, stamps, strict=True):
+                    self.session.observe(image, stamp)
+            spent = process_time() - start
+        self.seeing.append(seeing[0])
+        self.feeding.append(spent - seeing[0])
+
+
+def measure(model: StreamingModel, frames: int, rounds: int, budget: int, chunk: int,
+            flex: FlexPrefill) -> tuple[dict[str, Way], int]:
+    """Let the three ways take turns; give them, and how many layers were computed sparsely."""
+    images = [step.frame for step in islice(Episode('drive', seed=0), frames)]
+    stamps = [number * 10**9 for number in range(frames)]
+    fields = MODEL_POLICY if model.adapter.status else {}
+    ways = {
+        name: Way(StreamingSession(
+            model, make_policy('saddle', budget, **fields), max_question=32, max_answer=16,
+            chunk=chunk, prefill=prefill), whole)
+        for name, whole, prefill in (('one by one', False, None), ('many, dense', True, None),
+                                     ('many, flex', True, flex))}
+    now: list[Way] = []
+    hook = model.model.base_model.register_forward_pre_hook(
+        lambda _, __, inputs: now[-1].passes.append(inputs['input_ids'].shape[1]),
+        with_kwargs=True)
+    try:
+        with patch.object(FlexPrefill, 'attend', autospec=True,
+                          side_effect=FlexPrefill.attend) as sparse:
+            for _ in range(rounds + 1):     # the first warms up
+                for way in ways.values():
+                    now.append(way)
+                    way.run(images, stamps)
+            return ways, sparse.call_count
     finally:
-        del adapter.see
+        hook.remove()
+
+
+def table(ways: dict[str, Way], frames: int) -> str:
+    """Write passes and milliseconds a frame, and how many times faster than one by one."""
+    lines = [f'{"":12} {"passes":>6} {"longest":>7} {"vision ms":>10} {"prefill ms":>10} '
+             f'{"vision":>7} {"prefill":>8} {"both":>6}']
+    base = None
+    for name, way in ways.items():
+        seen, fed = (1e3 * median(times[1:]) / frames for times in (way.seeing, way.feeding))
+        base = base or (seen, fed)
+        lines.append(
+            f'{name:12} {len(way.passes):6} {max(way.passes):7} {seen:10.2f} {fed:10.2f} '
+            f'{base[0] / seen:6.2f}x {base[1] / fed:7.2f}x {sum(base) / (seen + fed):5.2f}x')
+    return '\n'.join([*lines, '',
+                      'ms a frame; the last columns: how many times faster than one by one'])
 
 
 def main() -> None:
@@ -97,64 +187,18 @@ def main() -> None:
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--random', action='store_true', help='a larger model, random weights')
     parser.add_argument('--layers', type=int, default=3, help='of the random model')
-    parser.add_argument('--set', nargs='*', default=[], metavar='FIELD=VALUE',
-                        help='fields of FlexPrefill')
+    add_flex(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    kinds = {name: type(spec.default) for name, spec in FlexPrefill.__dataclass_fields__.items()}
-    fields = dict(item.split('=', 1) for item in args.set)
-    flex = FlexPrefill(**{name: kinds[name](value) for name, value in fields.items()})
     with tempfile.TemporaryDirectory() as folder:
         model = load_model(
             random_model(Path(folder), args.layers) if args.random else MODEL, device='cpu')
-    images = [step.frame for step in islice(Episode('drive', seed=0), args.frames)]
-    stamps = [number * 10**9 for number in range(args.frames)]
-    policy = MODEL_POLICY if model.adapter.status else {}
-    sessions = {
-        name: StreamingSession(
-            model, make_policy('saddle', args.budget, **policy), max_question=32, max_answer=16,
-            chunk=args.chunk, prefill=prefill)
-        for name, prefill in (('one by one', None), ('many, dense', None), ('many, flex', flex))}
-    sizes, passes, sparse = {name: [] for name in sessions}, [], []
-    decoder = model.model.base_model
-    decoder.register_forward_pre_hook(
-        lambda _, __, inputs: passes.append(inputs['input_ids'].shape[1]), with_kwargs=True)
-    attend = FlexPrefill.attend
-
-    def counted(*inputs):
-        sparse.append(1)
-        return attend(*inputs)
-    FlexPrefill.attend = counted
-    times = {name: ([], []) for name in sessions}
-    for _ in range(args.rounds + 1):        # the first warms up
-        for name, session in sessions.items():
-            session.reset()
-            passes.clear()
-            with watched(model.adapter) as seeing:
-                start = process_time()
-                if name == 'one by one':
-                    for image, stamp in zip(images, stamps, strict=True):
-                        session.observe(image, stamp)
-                else:
-                    session.observe_many(images, stamps)
-                whole = process_time() - start
-            sizes[name] = list(passes)
-            times[name][0].append(seeing[0])
-            times[name][1].append(whole - seeing[0])
-
-    tokens = sum(sizes['one by one'])
-    print(f'{platform.processor() or platform.machine()}, {args.threads} thread(s), torch '
-          f'{torch.__version__}, {args.frames} frames, {tokens} tokens, budget {args.budget}, '
-          f'chunk {args.chunk}, {len(sparse)} sparse layers\n')
-    print(f'{"":12} {"passes":>6} {"longest":>7} {"vision ms":>10} {"prefill ms":>10} '
-          f'{"vision":>7} {"prefill":>8} {"both":>6}')
-    base = None
-    for name, lists in times.items():
-        seen, fed = (1e3 * median(values[1:]) / args.frames for values in lists)
-        base = base or (seen, fed)
-        print(f'{name:12} {len(sizes[name]):6} {max(sizes[name]):7} {seen:10.2f} {fed:10.2f} '
-              f'{base[0] / seen:6.2f}x {base[1] / fed:7.2f}x {sum(base) / (seen + fed):5.2f}x')
-    print('\nms a frame; the last columns: how many times faster than one by one')
+    ways, sparse = measure(
+        model, args.frames, args.rounds, args.budget, args.chunk, read_flex(args.set))
+    tokens = sum(ways['one by one'].passes)
+    print(f'{processor()}, {args.threads} thread(s), torch {torch.__version__}, {args.frames} '
+          f'frames, {tokens} tokens, budget {args.budget}, chunk {args.chunk}, {sparse} sparse '
+          f'layers\n\n{table(ways, args.frames)}')
 
 
 if __name__ == '__main__':

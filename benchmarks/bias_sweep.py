@@ -34,24 +34,21 @@ from infmllm_ros.bundled import MODEL_BUDGET, MODEL_POLICY
 from infmllm_ros.engine import load_model
 import torch
 
-from .exam import exam_options, fingerprint, hold, Ledger, Plan, Setting
+from .exam import exam_options, fingerprint, hold, Ledger, out_folder, Plan, Setting
 from .exam_report import (
     by_distance,
     draw_scores,
     FAR,
     is_fact,
-    markdown,
     mean_where,
     new_figure,
     plain,
-    save_figure,
     Score,
     score_where,
     share,
     Streams,
-    write_between,
-    write_json,
 )
+from .pages import markdown, save_figure, write_between, write_json
 
 BIASES = (0., .001, .002, .005, .01, .02, .05, .1)
 LONG, QUICK = Plan(1800, every=60, distances=(10, 30, 100, 300, 1000)), Plan(700, every=100)
@@ -151,7 +148,7 @@ def main() -> None:
                           for bias, streams in sweep.items()}
         text += [f'### {title}', table(sweep), '\n'.join(verdict(sweep))]
     text.insert(0, f'{plan.frames:,} frames, {2 * count} streams, {args.budget} tokens.')
-    out = args.out or (None if args.quick else Path('docs'))
+    out = out_folder(args)
     if out is not None:
         draw(out / 'figures' / 'bias_sweep.png', sweeps)
         write_json(out / 'figures' / 'bias_sweep.json', numbers)

@@ -31,7 +31,6 @@ import array
 from collections import defaultdict
 from collections.abc import Callable
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -53,6 +52,8 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 import torch
+
+from .timing import processor
 
 CALLBACK_MS, SLACK_MS = 5.0, 100.0  # what is promised
 WARM = 2  # answers that are not counted
@@ -183,7 +184,7 @@ def main() -> int:
     finally:
         camera.terminate()
         camera.wait()
-    print(f'{platform.processor() or platform.machine()}, torch {torch.__version__}; '
+    print(f'{processor()}, torch {torch.__version__}; '
           f'{args.size} rgb8 at {args.rate:g} Hz, '
           f'{args.model or f"random model of {args.layers} layers"}')
     holds = report(*result)

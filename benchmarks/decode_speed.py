@@ -29,8 +29,9 @@ from time import perf_counter
 from typing import Any
 
 from infmllm_ros.engine import make_policy, StreamingModel, StreamingSession
-from infmllm_ros.engine.attention import install
+from infmllm_ros.engine.attention import install, NAME
 from infmllm_ros.engine.chunk import Chunk
+from infmllm_ros.engine.layers import layer_specs
 from infmllm_ros.engine.policies import Role
 import torch
 from transformers import DynamicCache, StaticCache
@@ -74,12 +75,9 @@ class Plain:
         config = model.config.get_text_config(decoder=True)
         self.cache = (StaticCache(config=config, max_cache_len=length + 2 * TOKENS) if static
                       else DynamicCache(config=config))
-        heads = config.num_key_value_heads
-        size = getattr(config, 'head_dim', None) or (
-            config.hidden_size // config.num_attention_heads)
-        for number in range(config.num_hidden_layers):
-            keys, values = torch.randn(
-                2, 1, heads, length, size, dtype=model.dtype, device=model.device).unbind(0)
+        for number, spec in enumerate(layer_specs(config)):
+            keys, values = torch.randn(2, 1, spec.heads, length, spec.size, dtype=model.dtype,
+                                       device=model.device)
             self.cache.update(keys, values, number)
 
     @torch.no_grad()
@@ -93,7 +91,7 @@ class Plain:
                 position_ids=torch.full((1, 1), number, device=place))
             token = out.logits[:, -1:].argmax(-1)
             int(token)
-        install(self.model.model, 'infmllm')
+        install(self.model.model, NAME)
         self.forget(tokens)
 
     def forget(self, tokens: int) -> None:

@@ -39,6 +39,8 @@ from infmllm_ros.engine import BudgetError, make_policy, StreamingModel, Streami
 import numpy as np
 import torch
 
+from .pages import DOCS
+
 WORLDS = ('drive', 'bench')
 FIRST_SEED = 3_000_000  # training, and the choice of what to train, use seeds below
 EARLY = 2  # frame after which the first facts are told
@@ -262,6 +264,11 @@ def exam_options(purpose: str, streams: int, work: str) -> argparse.ArgumentPars
     parser.add_argument('--out', type=Path, help='folder of page and figures; default: docs')
     parser.add_argument('--threads', type=int, default=1)
     return parser
+
+
+def out_folder(args: argparse.Namespace) -> Path | None:
+    """Say where page and figures go: `--out`, by default docs; None for a quick exam."""
+    return args.out or (None if args.quick else DOCS)
 
 
 class Ledger:

@@ -13,7 +13,7 @@
 # limitations under the License.
 
 """
-Count what an exam of memories has shown: shares, their intervals, tables, lines of a figure.
+Count what an exam of memories has shown: shares, their intervals, lines of a figure.
 
 Intervals are Wilson's, 95 %, with the number of questions divided by the design effect: questions
 of one stream share its memory and are right or wrong together, so that they count for fewer. (A
@@ -26,12 +26,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-import json
 from math import sqrt
-from pathlib import Path
 from typing import Any
 
-from .exam import WORLDS
+from .exam import FACTS, WORLDS
 
 Record = dict[str, Any]
 Streams = list[list[Record]]
@@ -143,13 +141,7 @@ def plain(found: dict[Any, Score]) -> dict[str, list[float]]:
 
 def is_fact(record: Record, least: int = 0) -> bool:
     """Tell whether a record probes a told fact that nobody mentions again."""
-    return (record['kind'] in ('told', 'overwritten', 'late') and record['distance'] >= least)
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Write a table."""
-    lines = ['| ' + ' | '.join(map(str, row)) + ' |' for row in (head, *rows)]
-    return '\n'.join([lines[0], '|' + '---|' * len(head), *lines[1:]])
+    return record['kind'] in FACTS and record['distance'] >= least
 
 
 def share(value: float) -> str:
@@ -205,26 +197,3 @@ def new_figure(titles: Sequence[str], xlabel: str) -> tuple[Any, Any]:
         axes.set(ylim=(-.03, 1.03), xlabel=xlabel)
         axes.grid(alpha=.3)
     return figure, panels
-
-
-def write_between(page: Path, name: str, text: str) -> None:
-    """Put text between the markers of a page, made where it has none; the rest stays."""
-    first, last = f'<!-- {name}: begin, written by the script -->', f'<!-- {name}: end -->'
-    old = page.read_text() if page.exists() else ''
-    if first not in old or last not in old:
-        old = f'{old.rstrip()}\n\n{first}\n{last}\n'.lstrip()
-    before, rest = old.split(first, 1)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(f'{before}{first}\n\n{text.strip()}\n\n{last}{rest.split(last, 1)[1]}')
-
-
-def save_figure(figure: Any, path: Path) -> None:
-    """Write a figure small enough for a repository."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write the numbers of a table and a figure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1, allow_nan=False) + '\n')

@@ -19,22 +19,23 @@ The inputs are made so that each head has the kind of structure that the paper f
 models: sinks and neighbours, a far diagonal, scattered columns, or blocks that look for blocks.
 Each length prints one row: medians, dense and flex by turns, of this process's own time.
 
-    python benchmarks/flex_prefill.py [--lengths 8192 16384] [--past 0] [--dtype float32]
+    python -m benchmarks.flex_prefill [--lengths 8192 16384] [--past 0] [--dtype float32]
     [--set gamma=0.9 min_budget=512 ...] [--rounds 5]
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
+from collections.abc import Callable
 from statistics import median
 from time import process_time
 
-from infmllm_ros.engine import FlexPrefill
 from infmllm_ros.engine.attention import attend_by_rows
 from infmllm_ros.engine.prefill.sparse import shares
 import torch
 from torch.nn.functional import normalize, scaled_dot_product_attention
+
+from .timing import add_flex, processor, read_flex
 
 BLOCK = 128
 PEAK = 20.0     # logit of what a head looks for, over a noise of a few units
@@ -99,7 +100,8 @@ def dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: 
                           enable_gqa=True)[0]
 
 
-def timed(function, *arguments) -> tuple[float, torch.Tensor]:
+def timed(function: Callable[..., torch.Tensor], *arguments: object,
+          ) -> tuple[float, torch.Tensor]:
     """Run; return the seconds of this process, all threads together, and the result."""
     start = process_time()
     out = function(*arguments)
@@ -116,15 +118,12 @@ def main() -> None:
     parser.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'))
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--threads', type=int, default=1)
-    parser.add_argument('--set', nargs='*', default=[], metavar='FIELD=VALUE',
-                        help='fields of FlexPrefill')
+    add_flex(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    kinds = {name: type(spec.default) for name, spec in FlexPrefill.__dataclass_fields__.items()}
-    fields = dict(item.split('=', 1) for item in args.set)
-    flex = FlexPrefill(**{name: kinds[name](value) for name, value in fields.items()})
+    flex = read_flex(args.set)
 
-    print(f'{platform.processor() or platform.machine()}, {args.threads} threads, torch '
+    print(f'{processor()}, {args.threads} threads, torch '
           f'{torch.__version__}, {args.dtype}, heads {args.heads}\n{flex}\n')
     print('chunk   held  computed  query-aware   dense s    flex s  choosing s  faster     error')
     for length in args.lengths:

@@ -35,7 +35,7 @@ from infmllm_ros.bundled.scenes import KEYS
 from infmllm_ros.engine import load_model, StreamingModel
 import torch
 
-from .exam import exam_options, fingerprint, hold, Ledger, Plan, Setting
+from .exam import exam_options, fingerprint, hold, Ledger, out_folder, Plan, Setting
 from .exam_report import (
     by_age,
     by_distance,
@@ -44,19 +44,16 @@ from .exam_report import (
     FAR,
     held_by_distance,
     is_fact,
-    markdown,
     mean_where,
     new_figure,
     plain,
-    save_figure,
     Score,
     score_where,
     share,
     Streams,
     STYLES,
-    write_between,
-    write_json,
 )
+from .pages import markdown, save_figure, write_between, write_json
 
 HOUR, SHORT, QUICK = Plan(3600), Plan(720, every=20), Plan(700, every=20)
 SHARES = (.02, .05, .1, .25)
@@ -155,7 +152,7 @@ def table(part: Part, results: dict[Setting, Streams], refused: dict[Setting, st
     return markdown(head, rows)
 
 
-def distances(part: Part, results: dict[Setting, Streams]) -> str:
+def distances(results: dict[Setting, Streams]) -> str:
     """Write the table of facts by distance: right, and share of layers that hold them."""
     rows = []
     for setting, streams in results.items():
@@ -265,7 +262,7 @@ def examine(model: StreamingModel, parts: dict[str, Part], ledger: Ledger, out: 
             text += ['### Where a simple baseline wins', '\n'.join(
                 simple_wins(results, each)) or 'Nowhere in this table.']
         text += ['### Told facts by distance: right answers / layers that hold the fact',
-                 distances(part, results)]
+                 distances(results)]
         if by_topic:
             text += ['### By topic', topics(results)]
         if name == 'hour' and out is not None:
@@ -295,9 +292,9 @@ def main() -> None:
     budgets = [int(size) for size in args.budgets.split(',')]
     parts = make_parts(model, budgets[:1] if args.quick else budgets,
                        1 if args.quick else args.streams, args.quick, args.policies.split(','))
-    out = args.out or (None if args.quick else Path('docs'))
     print(examine(model, {name: parts[name] for name in args.parts.split(',')},
-                  Ledger(args.work, fingerprint(args.model)), out, args.topics, args.section))
+                  Ledger(args.work, fingerprint(args.model)), out_folder(args), args.topics,
+                  args.section))
 
 
 if __name__ == '__main__':

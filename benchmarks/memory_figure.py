@@ -26,7 +26,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from infmllm_ros.bundled import MODEL, MODEL_BUDGET, MODEL_POLICY
@@ -35,9 +34,8 @@ from infmllm_ros.engine import Answer, holdings, load_model, make_policy, Stream
 from infmllm_ros.replay.interview import Interview
 import numpy as np
 
-from .exam_report import markdown, save_figure, write_between
+from .pages import DOCS, markdown, save_figure, write_between
 
-DOCS = Path(__file__).parents[1] / 'docs'
 FRAMES, EVERY, SEED = 1200, 4, 0
 PERIOD_NS = 500_000_000  # two frames a second
 STRIP = 7  # thumbnails

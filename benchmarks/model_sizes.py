@@ -38,6 +38,8 @@ import numpy as np
 import torch
 import transformers
 
+from .pages import markdown
+
 CONFIGS = Path(__file__).with_suffix('.json')
 GPUS = (4, 8, 12, 16, 24, 48, 80)       # GB
 MEMORIES = (1, 2, 4)                    # GiB
@@ -89,6 +91,15 @@ def spec_of(name: str, fields: dict) -> ModelSpec:
     return ModelSpec(name, '', config, tiny.tokenizer, adapter)
 
 
+def memory_of(spec: ModelSpec) -> tuple[int, int, int]:
+    """Give the bytes of a token in the default policy's memory, of all else, and most tokens."""
+    policy, layers = make_policy('saddle', budget=0), layer_specs(spec.config.get_text_config())
+    whole = plan(spec, policy, DTYPE, Settings())      # as much as the context holds
+    slot = slot_bytes(layers, policy, DTYPE.itemsize)
+    fixed = fixed_bytes(layers, whole.headroom, DTYPE.itemsize) + whole.headroom * slot
+    return slot, fixed, whole.budget
+
+
 def sizes() -> Iterator[Size]:
     """Compute the rows of the table, the smallest weights first."""
     found = []
@@ -98,11 +109,8 @@ def sizes() -> Iterator[Size]:
             model = transformers.AutoModelForImageTextToText.from_config(spec.config, dtype=DTYPE)
         weights = sum(weight.nbytes for weight in model.parameters())
         frame = len(spec.adapter.lay_out(np.zeros((*FRAME, 3), np.uint8), 754.0))
-        policy, specs = make_policy('saddle', budget=0), layer_specs(spec.config.get_text_config())
-        whole = plan(spec, policy, DTYPE, Settings())       # as much as the context holds
-        slot = slot_bytes(specs, policy, DTYPE.itemsize)
-        fixed = fixed_bytes(specs, whole.headroom, DTYPE.itemsize) + whole.headroom * slot
-        frames = {size: max(0, min(whole.budget, (size * GIB - fixed) // slot)) // frame
+        slot, fixed, most = memory_of(spec)
+        frames = {size: max(0, min(most, (size * GIB - fixed) // slot)) // frame
                   for size in MEMORIES}
         found.append(Size(name, weights, frame, slot, frames))
     yield from sorted(found, key=lambda size: size.weights)
@@ -112,14 +120,13 @@ def table() -> str:
     """Write the table in Markdown."""
     heads = ['GPU from', 'checkpoint', 'weights', 'tokens a frame', 'memory a token',
              *(f'{size} GiB' for size in MEMORIES)]
-    lines = [f'| {" | ".join(heads)} |', '|' + '---|' * len(heads)]
+    rows = []
     for size in sizes():
         memories = (f'{frames:,} ({frames / 60:.1f} min)' if frames else 'too small'
                     for frames in size.frames.values())
-        cells = [f'{size.gpu} GB', f'`{size.name}`', f'{size.weights / 1e9:.1f} GB',
-                 str(size.frame), f'{size.slot / 1024:.1f} KiB', *memories]
-        lines.append(f'| {" | ".join(cells)} |')
-    return '\n'.join(lines)
+        rows.append([f'{size.gpu} GB', f'`{size.name}`', f'{size.weights / 1e9:.1f} GB',
+                     size.frame, f'{size.slot / 1024:.1f} KiB', *memories])
+    return markdown(heads, rows)
 
 
 if __name__ == '__main__':

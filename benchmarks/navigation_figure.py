@@ -21,14 +21,12 @@ Draw what the navigation context tells of a path, and write both into `docs/navi
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 from infmllm_ros.navigation import Guide, Odometry, PathInput, Pose, Rules
 import numpy as np
 
-from .exam_report import save_figure, write_between
+from .pages import DOCS, save_figure, write_between
 
-DOCS = Path(__file__).parents[1] / 'docs'
 POSE, SPEED = Pose(6.0, 3.0, math.radians(20)), 5.0
 
 

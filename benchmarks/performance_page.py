@@ -24,10 +24,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .exam_report import markdown, save_figure, write_between
+from .pages import DOCS, markdown, save_figure, write_between
 from .timing import DATA
 
-PAGE = Path(__file__).parents[1] / 'docs/performance.md'
+PAGE = DOCS / 'performance.md'
 FIGURE = DATA / 'performance.png'
 Numbers = dict[str, Any]
 

@@ -63,6 +63,8 @@ from torch.nn import functional
 import transformers
 
 from .byte_llama import read, shuffle, split, train
+from .pages import markdown, save_figure, write_json
+from .timing import processor
 
 PASSAGES, PASSAGE = 25, 2000        # a window: 50,000 tokens
 CONTROLS = 7                        # windows with a fresh session
@@ -270,7 +272,7 @@ def table(runs: dict[str, dict[str, Any]]) -> str:
     head = ['policy', 'first full window', 'last window', 'last / first', 'lowest to highest',
             'trend, % a million tokens', 'streamed / fresh', 'median age of held tokens',
             'held and old', 'processor s']
-    rows = [head, ['---'] * len(head)]
+    rows = []
     for label, run in runs.items():
         rows.append([
             label, f'{run["first_full"]:.4f}', f'{run["last"]:.4f}',
@@ -280,7 +282,7 @@ def table(runs: dict[str, dict[str, Any]]) -> str:
             f'{run["streamed_over_fresh"]:.4f} ± {run["streamed_over_fresh_error"]:.4f}',
             f'{run["median_age"]:,.0f}', f'{100 * run["old"]:.1f} %',
             f'{run["processor_seconds"]:.0f}'])
-    return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
+    return markdown(head, rows)
 
 
 def figure(runs: dict[str, dict[str, Any]], window: int, path: Path) -> None:
@@ -302,17 +304,7 @@ def figure(runs: dict[str, dict[str, Any]], window: int, path: Path) -> None:
     for limit in (-2, 2):
         lower.axhline(limit, color='gray', linestyle='--', linewidth=1)
     lower.set(xlabel='tokens streamed, millions', ylabel='change since window 2, %')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawing.savefig(path, dpi=110)
-
-
-def processor() -> str:
-    """Name the processor."""
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-        return next(line.split(': ', 1)[1] for line in lines if line.startswith('model name'))
-    except (OSError, StopIteration, IndexError):
-        return platform.processor() or platform.machine()
+    save_figure(drawing, path)
 
 
 def arguments() -> argparse.Namespace:
@@ -380,7 +372,7 @@ def main() -> None:
         'by_budget': worth(model, held, order), 'passages_without_eviction':
         unbounded(model, held[:UNBOUNDED]), 'runs': runs}
     figure(runs, held.numel(), args.out)
-    args.out.with_suffix('.json').write_text(json.dumps(report, indent=1) + '\n')
+    write_json(args.out.with_suffix('.json'), report)
     say(f'\n{report["machine"]}, torch {torch.__version__}, transformers '
         f'{transformers.__version__}\n{training["parameters"]:,} parameters, budget '
         f'{args.budget}, chunk {CHUNK}, {report["tokens"]:,} tokens in windows of '

@@ -16,16 +16,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
-from time import perf_counter
 
 from infmllm_ros.engine import StreamingModel
-import torch
 
 from .exam import enter, Moment, Plan, Setting, SharedEyes
+from .timing import timed
 
 ROUNDS = 60     # frames that are timed, after as many as fill the budget
 ASK_EVERY = 5   # of the frames that are timed
@@ -67,20 +66,12 @@ def cost(model: StreamingModel, settings: Sequence[Setting], paper: Sequence[Mom
         first = number % len(settings)
         for setting in (*settings[first:], *settings[:first]):
             session = sessions[setting]
-            seconds = _timed(model, partial(session.observe, image, number * 10**9))
+            spent = timed(partial(session.observe, image, number * 10**9), model.device)
             if number >= full:
-                frames[setting].append(seconds)
+                frames[setting].append(spent.wall)
                 if number % ASK_EVERY == 0:
-                    answers[setting].append(_timed(model, partial(
-                        session.answer, question, max_tokens=4, remember=False)))
+                    answers[setting].append(timed(partial(
+                        session.answer, question, max_tokens=4, remember=False),
+                        model.device).wall)
     return {setting: Cost(1e3 * median(frames[setting]), 1e3 * median(answers[setting]))
             for setting in settings}
-
-
-def _timed(model: StreamingModel, call: Callable[[], object]) -> float:
-    """Count the seconds of a call, with all that it left to a GPU."""
-    start = perf_counter()
-    call()
-    if model.device.type == 'cuda':
-        torch.cuda.synchronize(model.device)
-    return perf_counter() - start

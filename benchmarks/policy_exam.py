@@ -32,24 +32,31 @@ from infmllm_ros.bundled import MODEL_BUDGET, MODEL_POLICY
 from infmllm_ros.engine import load_model, StreamingModel
 import torch
 
-from .exam import exam_options, fingerprint, FIRST_SEED, hold, Ledger, Plan, Setting, write_paper
+from .exam import (
+    exam_options,
+    fingerprint,
+    FIRST_SEED,
+    hold,
+    Ledger,
+    out_folder,
+    Plan,
+    Setting,
+    write_paper,
+)
 from .exam_report import (
     by_age,
     by_distance,
     columns,
     FAR,
     is_fact,
-    markdown,
     mean_where,
     new_figure,
     plain,
-    save_figure,
     share,
     Streams,
-    write_between,
-    write_json,
 )
 from .memory_exam import GUIDANCE, HOUR, QUICK, scores
+from .pages import markdown, save_figure, write_between, write_json
 from .policy_cost import Cost, cost
 
 KINDS = ('now', 'back, in window', 'told', 'again', 'overwritten', 'late')
@@ -144,7 +151,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     print(examine(load_model(args.model), QUICK if args.quick else HOUR, args.budget,
                   1 if args.quick else args.streams, Ledger(args.work, fingerprint(args.model)),
-                  args.out or (None if args.quick else Path('docs'))))
+                  out_folder(args)))
 
 
 if __name__ == '__main__':

@@ -42,6 +42,7 @@ from infmllm_ros.engine import (
     StreamingSession,
 )
 from infmllm_ros.engine.chunk import Chunk
+from infmllm_ros.engine.layers import layer_specs
 from infmllm_ros.engine.models.base import Adapter
 from infmllm_ros.engine.policies import Role
 from infmllm_ros.engine.policies.base import Policy
@@ -170,15 +171,15 @@ def floors(model: StreamingModel, found: Sections, rate: dict[str, float], queri
     are read and written once, and all keys a second time to be rotated.
     """
     text = model.config.get_text_config(decoder=True)
-    layers, heads = text.num_hidden_layers, text.num_attention_heads
-    size = getattr(text, 'head_dim', None) or text.hidden_size // heads
-    half = layers * text.num_key_value_heads * size * held * model.dtype.itemsize
+    specs = layer_specs(text)
+    half = sum(spec.heads * spec.size for spec in specs) * held * model.dtype.itemsize
     linear = [module for module in model.model.get_decoder().modules()
               if isinstance(module, nn.Linear)]
     if not evicts:
         linear.append(model.model.get_output_embeddings())
     weights = sum(module.weight.nbytes for module in linear)
-    products = 4 * layers * heads * size * queries * (held - queries / 2)
+    products = 4 * text.num_attention_heads * sum(spec.size for spec in specs) * queries * (
+        held - queries / 2)
     operations, copied, read = rate.values()
     seconds = {
         VISION: found.products[VISION] / operations,

@@ -25,8 +25,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from infmllm_ros.engine.attention import install  # noqa: I100
-from infmllm_ros.engine.attention import NAME as OURS
+from infmllm_ros.engine.attention import install, NAME
 from infmllm_ros.engine.chunk import Chunk
 from infmllm_ros.engine.models import StreamingModel
 import torch
@@ -36,7 +35,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.masking_utils import eager_mask
 
-NAME = 'h2o_as_published'
+PUBLISHED = 'h2o_as_published'
 
 
 class PublishedH2O:
@@ -61,7 +60,7 @@ class PublishedH2O:
     def observe(self, chunk: Chunk) -> torch.Tensor:
         """Prefill a frame whose features are there; return the last hidden states [1, q, D]."""
         model, place = self.model.model, self.model.device
-        install(model, NAME)
+        install(model, PUBLISHED)
         try:
             positions = torch.arange(self.seen, self.seen + len(chunk), device=place)[None]
             out = model.base_model(
@@ -69,7 +68,7 @@ class PublishedH2O:
                 past_key_values=self.cache, memory=self,
                 **{'mm_encoder_outputs': chunk.features} if chunk.features else {})
         finally:
-            install(model, OURS)
+            install(model, NAME)
         self.seen += len(chunk)
         return out.last_hidden_state
 
@@ -105,5 +104,5 @@ def _attention(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value:
     return out.transpose(1, 2).contiguous(), weights
 
 
-AttentionInterface.register(NAME, _attention)
-AttentionMaskInterface.register(NAME, eager_mask)
+AttentionInterface.register(PUBLISHED, _attention)
+AttentionMaskInterface.register(PUBLISHED, eager_mask)

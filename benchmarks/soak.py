@@ -34,7 +34,6 @@ from itertools import islice
 import json
 import os
 from pathlib import Path
-import platform
 import random
 import signal
 import sys
@@ -51,6 +50,8 @@ from infmllm_ros.node.mailbox import FATES
 import numpy as np
 from std_msgs.msg import String
 import torch
+
+from .timing import processor
 
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).with_suffix('.json')
@@ -247,7 +248,7 @@ class Soak:
                        'every_minute_mib': minutely(memory)},
             'latency_s': [float(np.median(half)) for half in halves],
             'tracebacks': self.process.log.count('Traceback'),
-            'machine': platform.processor() or platform.machine(), 'torch': torch.__version__}
+            'machine': processor(), 'torch': torch.__version__}
 
 
 def minutely(memory: list[tuple[float, int]]) -> list[float]:

@@ -17,8 +17,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from collections.abc import Callable, Mapping
-import json
+from collections.abc import Callable, Mapping, Sequence
 import os
 from pathlib import Path
 import platform
@@ -28,10 +27,13 @@ import sys
 from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
+from infmllm_ros.engine import FlexPrefill
 import torch
 import transformers
 
-DATA = Path(__file__).parents[1] / 'docs/figures'
+from .pages import DOCS, write_json
+
+DATA = DOCS / 'figures'
 PAGE_BYTES = resource.getpagesize()
 
 
@@ -91,16 +93,18 @@ def resident() -> float:
         return int(file.read().split()[1]) * PAGE_BYTES / 2 ** 20
 
 
+def processor() -> str:
+    """Name the processor."""
+    cpuinfo = Path('/proc/cpuinfo')
+    lines = [line.split(':', 1)[1].strip() for line in cpuinfo.read_text().splitlines()
+             if line.startswith('model name')] if cpuinfo.exists() else []
+    return lines[0] if lines else platform.processor() or platform.machine()
+
+
 def machine(device: str | torch.device = 'cpu') -> dict[str, Any]:
     """Say what the numbers were measured on, and with which versions."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path('/proc/cpuinfo')
-    if cpuinfo.exists():
-        lines = [line.split(':', 1)[1].strip() for line in cpuinfo.read_text().splitlines()
-                 if line.startswith('model name')]
-        name = lines[0] if lines else name
     found = {
-        'processor': name, 'cores': os.cpu_count(), 'threads': torch.get_num_threads(),
+        'processor': processor(), 'cores': os.cpu_count(), 'threads': torch.get_num_threads(),
         'load': [round(load, 1) for load in os.getloadavg()],
         'python': platform.python_version(), 'torch': torch.__version__,
         'transformers': transformers.__version__}
@@ -118,11 +122,22 @@ def parser(doc: str) -> ArgumentParser:
     return made
 
 
+def add_flex(made: ArgumentParser) -> None:
+    """Let a parser take fields of FlexPrefill; see :func:`read_flex`."""
+    made.add_argument('--set', nargs='*', default=[], metavar='FIELD=VALUE',
+                      help='fields of FlexPrefill')
+
+
+def read_flex(given: Sequence[str]) -> FlexPrefill:
+    """Make a FlexPrefill of ``FIELD=VALUE`` texts."""
+    kinds = {name: type(spec.default) for name, spec in FlexPrefill.__dataclass_fields__.items()}
+    values = dict(item.split('=', 1) for item in given)
+    return FlexPrefill(**{name: kinds[name](value) for name, value in values.items()})
+
+
 def write(name: str, content: Mapping[str, Any], folder: Path) -> None:
     """Write a benchmark's numbers as `name`.json: docs/performance.md is made from them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({'command': command(), **content}, indent=1, allow_nan=False)
-    (folder / f'{name}.json').write_text(text + '\n')
+    write_json(folder / f'{name}.json', {'command': command(), **content})
 
 
 def command() -> str:

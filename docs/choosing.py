@@ -24,12 +24,17 @@ from collections.abc import Iterator
 import json
 from pathlib import Path
 
-from infmllm_ros.engine import make_policy
-from infmllm_ros.engine.budget import fixed_bytes, plan, Settings, slot_bytes
-from infmllm_ros.engine.layers import layer_specs
-
-from benchmarks.exam_report import markdown, write_between  # noqa: I100
-from benchmarks.model_sizes import CONFIGS, DTYPE, GIB, GPUS, Size, sizes, spec_of, WORKING
+from benchmarks.model_sizes import (  # noqa: I100
+    CONFIGS,
+    GIB,
+    GPUS,
+    memory_of,
+    Size,
+    sizes,
+    spec_of,
+    WORKING,
+)
+from benchmarks.pages import markdown, write_between
 
 PAGE = Path(__file__).with_suffix('.md')
 SHOWN = 3  # checkpoints for a GPU: those with the largest weights that leave room
@@ -38,12 +43,10 @@ LEAST = GIB  # [bytes] of memory beside the weights
 
 def budget_of(size: Size, room: float) -> tuple[int, bool]:
     """Say how many tokens a memory of `room` bytes holds, and whether the context is the limit."""
-    spec = spec_of(size.name, json.loads(CONFIGS.read_text())[size.name])
-    policy, layers = make_policy('saddle', budget=0), layer_specs(spec.config.get_text_config())
-    whole = plan(spec, policy, DTYPE, Settings())  # as much as the context holds
-    slot = slot_bytes(layers, policy, DTYPE.itemsize)
-    free = room - fixed_bytes(layers, whole.headroom, DTYPE.itemsize) - whole.headroom * slot
-    return min(whole.budget, int(free // slot)), free // slot > whole.budget
+    slot, fixed, most = memory_of(
+        spec_of(size.name, json.loads(CONFIGS.read_text())[size.name]))
+    tokens = int((room - fixed) // slot)
+    return min(most, tokens), tokens > most
 
 
 def rows() -> Iterator[list[str]]:

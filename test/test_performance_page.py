@@ -24,6 +24,7 @@ import torch
 from transformers import DynamicCache
 
 from benchmarks import (  # noqa: I100
+    backlog,
     decode_speed,
     first_token,
     flatness,
@@ -34,7 +35,7 @@ from benchmarks import (  # noqa: I100
 )
 from benchmarks.published_h2o import PublishedH2O
 from benchmarks.shapes import picture, random_model, SHAPES
-from benchmarks.timing import by_turns, machine, write
+from benchmarks.timing import by_turns, machine, read_flex, write
 
 PAGE = Path(__file__).parents[1] / 'docs/performance.md'
 BUDGET = 256
@@ -109,6 +110,18 @@ def test_a_gpu_that_is_too_small_gets_half_the_budget(monkeypatch):
     monkeypatch.setattr(gpu, 'SMALLEST', 600)
     with pytest.raises(torch.OutOfMemoryError):
         gpu.halving(model, 'saddle', 4096)
+
+
+def test_a_backlog_is_measured_in_three_ways():
+    flex = read_flex(['min_chunk=20', 'min_held=20', 'gamma=1', 'block=16'])
+    assert (flex.min_chunk, flex.gamma) == (20, 1.0)
+    ways, sparse = backlog.measure(load_model(MODEL), 24, 2, 192, 60, flex)
+    passes = {name: way.passes for name, way in ways.items()}
+    assert len(passes['one by one']) == 24 and max(passes['many, dense']) <= 60
+    assert passes['many, dense'] == passes['many, flex']
+    assert sum(passes['one by one']) == sum(passes['many, flex'])
+    assert sparse > 0 and all(len(way.feeding) == 3 for way in ways.values())
+    assert [row.split()[-1] for row in backlog.table(ways, 24).splitlines()[1:2]] == ['1.00x']
 
 
 @pytest.mark.parametrize(('shape', 'weights', 'frame'), [
