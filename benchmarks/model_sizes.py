@@ -30,7 +30,7 @@ import tempfile
 
 from infmllm_ros.bundled.tiny import make_tiny
 from infmllm_ros.engine import inspect_model, make_policy
-from infmllm_ros.engine.budget import fixed_bytes, plan, Settings, slot_bytes
+from infmllm_ros.engine.budget import fixed_bytes, make_plan, Settings, slot_bytes
 from infmllm_ros.engine.layers import layer_specs
 from infmllm_ros.engine.models import ModelSpec
 from infmllm_ros.engine.models.load import ADAPTERS
@@ -94,7 +94,7 @@ def spec_of(name: str, fields: dict) -> ModelSpec:
 def memory_of(spec: ModelSpec) -> tuple[int, int, int]:
     """Give the bytes of a token in the default policy's memory, of all else, and most tokens."""
     policy, layers = make_policy('saddle', budget=0), layer_specs(spec.config.get_text_config())
-    whole = plan(spec, policy, DTYPE, Settings())      # as much as the context holds
+    whole = make_plan(spec, policy, DTYPE, Settings())      # as much as the context holds
     slot = slot_bytes(layers, policy, DTYPE.itemsize)
     fixed = fixed_bytes(layers, whole.headroom, DTYPE.itemsize) + whole.headroom * slot
     return slot, fixed, whole.budget

@@ -65,12 +65,14 @@ class Answer:
         Index of the best choice, where choices were given.
     probabilities : tuple of float
         Of each choice; they sum to 1.
-    problem : str or None
-        Why the text does not fit the schema, '' if it does; None if there was no schema.
     evidence : tuple of Evidence
         The retained frames that the answer's tokens attended to most, best first; the attention of
         the queries that predicted the answer's tokens, averaged over them, the heads, and the
         full-attention layers.
+    token_ids : tuple of int
+        Those of the text, the end of the turn not among them.
+    problem : str or None
+        Why the text does not fit the schema, '' if it does; None if there was no schema.
     """
 
     text: str

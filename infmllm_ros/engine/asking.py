@@ -145,9 +145,9 @@ class Asking:
         # where it only sees a part, it has no say in what stays
         if self.remember and session.glance is None:
             # as in the paper: the question chooses what stays before the answer is decoded
-            held = session.cache.evicted
+            before = session.cache.evicted
             retention.evict(session)
-            if session.cache.evicted != held:       # what is gone cannot be rolled back
+            if session.cache.evicted != before:     # what is gone cannot be rolled back
                 self._mark = self._before = session.cache.mark()
         return logits
 
@@ -220,7 +220,7 @@ class Asking:
         session = self.session
         sampler = Sampler(sampling, session.model.device)
         guide = self.schema.guide(session.model.tokenizer, session.prompt.stop_ids,
-                                  session._vocabulary) if self.schema else None
+                                  session.vocabulary) if self.schema else None
         detokenizer = Detokenizer(session.model.tokenizer)
         tokens: list[int] = []
         reason, fed, step_s = '', 0, session.timings['decode_s']

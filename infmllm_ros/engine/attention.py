@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, Protocol, TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -36,6 +36,11 @@ from transformers.masking_utils import sdpa_mask
 
 from .blocks import attend_in_blocks, faster_in_blocks
 from .errors import ModelError
+
+if TYPE_CHECKING:
+    from .cache import StreamCache
+    from .glance import Glance
+    from .positions import Slots
 
 NAME = 'infmllm'
 MASKED_ROWS = 512  # rows of a chunk that attend at a time, to no more keys than the last sees
@@ -199,12 +204,13 @@ class Pass:
 
     strict = False
 
-    def __init__(self, cache: Any, rows: torch.Tensor | None, evidence: bool,
-                 sparse: Sparse | None = None, among: int | None = None, glance: Any = None,
-                 ahead: torch.Tensor | None = None, near: bool = False) -> None:
+    def __init__(self, cache: StreamCache, rows: torch.Tensor | None, evidence: bool,
+                 sparse: Sparse | None = None, among: int | None = None,
+                 glance: Glance | None = None, ahead: torch.Tensor | None = None,
+                 near: bool = False) -> None:
         self.cache, self.rows, self.evidence, self.sparse = cache, rows, evidence, sparse
         self.among, self.glance, self.ahead = among, glance, ahead
-        self.far = None if near else ahead
+        self.far = None if near else ahead      # `ahead` in the layers that see all
         self._masks: dict[tuple, torch.Tensor] = {}
 
     def attend(self, module: nn.Module, query: torch.Tensor, key: torch.Tensor,
@@ -308,11 +314,11 @@ class Pass:
             logits.masked_fill_(hidden, float('-inf'))
         return logits.softmax(-1)
 
-    def _attend_in_blocks(self, slots: Any, query: torch.Tensor, key: torch.Tensor,
+    def _attend_in_blocks(self, slots: Slots | None, query: torch.Tensor, key: torch.Tensor,
                           value: torch.Tensor, scaling: float, ahead: torch.Tensor | None,
                           hidden: torch.Tensor | None, whole: bool) -> torch.Tensor:
         """Attend with probabilities that can be read; window and evidence are read from them."""
-        def sums(wanted: Any) -> torch.Tensor | None:
+        def sums(wanted: bool) -> torch.Tensor | None:
             heads = key.shape[1]
             return torch.zeros(heads, query.shape[1] // heads, key.shape[2],
                                device=key.device) if wanted else None
@@ -328,8 +334,8 @@ class Pass:
             slots.add_evidence(final)
         return out
 
-    def _collect_window(self, slots: Any, query: torch.Tensor, key: torch.Tensor, scaling: float,
-                        hidden: torch.Tensor | None) -> None:
+    def _collect_window(self, slots: Slots, query: torch.Tensor, key: torch.Tensor,
+                        scaling: float, hidden: torch.Tensor | None) -> None:
         past = key.shape[2] - query.shape[2]
         if self.among is not None:
             unlike = slots.unlike(self.among)[:, None, None].to(key.device)

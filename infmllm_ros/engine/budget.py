@@ -116,15 +116,15 @@ def fixed_bytes(specs: Sequence[LayerSpec], headroom: int, itemsize: int) -> int
         for window in {spec.window for spec in specs if spec.window})
 
 
-def memory_bytes(spec: ModelSpec, policy: Policy, room: Plan, dtype: torch.dtype) -> int:
+def memory_bytes(spec: ModelSpec, policy: Policy, plan: Plan, dtype: torch.dtype) -> int:
     """Count the bytes of all buffers of a session."""
     layers = layer_specs(spec.config.get_text_config(decoder=True))
-    return (room.capacity * slot_bytes(layers, policy, dtype.itemsize)
-            + fixed_bytes(layers, room.headroom, dtype.itemsize))
+    return (plan.capacity * slot_bytes(layers, policy, dtype.itemsize)
+            + fixed_bytes(layers, plan.headroom, dtype.itemsize))
 
 
-def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, settings: Settings,
-         ranks: int = 1) -> Plan:
+def make_plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, settings: Settings,
+              ranks: int = 1) -> Plan:
     """
     Turn a budget into slots; one in bytes is what each of so many `ranks` may take.
 
@@ -157,9 +157,8 @@ def plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, settings: Settings
             f'a sliding window of {window} and its headroom of {headroom} pass the context limit '
             f'{spec.context_limit} of {spec.name}: lower chunk, max_question or max_answer')
     if isinstance(policy.budget, str):
-        itemsize = torch.empty(0, dtype=dtype).element_size()
-        per_slot = slot_bytes(layers, policy, itemsize)
-        fixed = fixed_bytes(layers, headroom, itemsize)
+        per_slot = slot_bytes(layers, policy, dtype.itemsize)
+        fixed = fixed_bytes(layers, headroom, dtype.itemsize)
         room = parse_bytes(policy.budget) - fixed
         # without a full layer there is nothing to bound
         budget = room // per_slot - headroom if per_slot else most if room >= 0 else 0
@@ -208,5 +207,5 @@ def check_budget(spec: ModelSpec, policy: Policy, *, device: str = 'auto', dtype
     BudgetError
         Naming the smallest budget that works.
     """
-    number = pick_dtype(spec.config, dtype, pick_device(device))
-    return plan(spec, policy, number, Settings(**settings))
+    chosen = pick_dtype(spec.config, dtype, pick_device(device))
+    return make_plan(spec, policy, chosen, Settings(**settings))

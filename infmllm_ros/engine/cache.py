@@ -29,18 +29,16 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from .chunk import Content
+from .chunk import Chunk, Content
 from .errors import ModelError
 from .layers import layer_specs, StateLayer
 from .parallel import ALONE
 from .positions import FRAME, INDEX, ledger, Mark, NO_FRAME, Slots
 from .rope import RopeMap, rotate
 
-SCOPES = ('head', 'layer', 'all')
-
 
 @dataclass
-class Moment:
+class CacheMark:
     """A moment of the whole cache to roll back to; valid until the next eviction."""
 
     seen: int
@@ -190,12 +188,17 @@ class StreamCache(Cache):
         The ledger of the sliding layers of each window; they keep its last tokens by themselves.
     memory : list of Slots
         What counts as the memory: `slots`, or the windows of a model that has nothing else.
+    ledgers : list of Slots
+        All of them.
     layers : list of KVLayer or StateLayer
         One for each of the model's; layers that read an earlier one's keys share its entry.
     own : dict of int to KVLayer or StateLayer
         Those that keep something, each once, by number.
     full : list of KVLayer
+        Those that the policy bounds.
     states : list of StateLayer
+    seen, evicted : int
+        Tokens since the start, and those of them that left the memory.
     """
 
     def __init__(self, config: Any, rope: RopeMap, capacity: int, headroom: int, extent: int,
@@ -242,8 +245,7 @@ class StreamCache(Cache):
         self.full = [layers[number] for number in bounded]
         self.ledgers = [*self.slots, *self.windows.values()]
         self.memory = self.slots or self.ledgers
-        self.capacity, self.mrope, self.device = capacity, rope.mrope, device
-        self.ranks = ranks
+        self.mrope, self.device, self.ranks = rope.mrope, device, ranks
         self.seen = self.evicted = 0
         self._before: list | None = None        # the states before a pass that may not count
 
@@ -304,7 +306,7 @@ class StreamCache(Cache):
         weights.pop(NO_FRAME, None)
         return self.ranks.mean(weights)
 
-    def begin(self, chunk: Any, frame: torch.Tensor, stamp: torch.Tensor, windowed: bool,
+    def begin(self, chunk: Chunk, frame: torch.Tensor, stamp: torch.Tensor, windowed: bool,
               ) -> None:
         """Prepare every ledger for a chunk; nothing counts as held before :meth:`commit`."""
         self._before = [layer.mark() for layer in self.states]
@@ -327,8 +329,8 @@ class StreamCache(Cache):
     def end(self) -> None:
         """End a pass: without :meth:`commit`, put the states back that it wrote in place."""
         if self._before is not None:
-            for layer, moment in zip(self.states, self._before, strict=True):
-                layer.rollback(moment)
+            for layer, mark in zip(self.states, self._before, strict=True):
+                layer.rollback(mark)
             self._before = None
 
     def compact(self, slots: Slots, keep: torch.Tensor) -> None:
@@ -353,17 +355,17 @@ class StreamCache(Cache):
                                   for t in (layer.master, layer.keys, layer.values)))
                 for number, layer in enumerate(self.full) if layer.slots is slots]
 
-    def mark(self) -> Moment:
+    def mark(self) -> CacheMark:
         """Remember this moment; valid until the next eviction."""
-        return Moment(self.seen, self.evicted, [slots.mark() for slots in self.ledgers],
-                      [layer.mark() for layer in self.states])
+        return CacheMark(self.seen, self.evicted, [slots.mark() for slots in self.ledgers],
+                         [layer.mark() for layer in self.states])
 
-    def rollback(self, moment: Moment) -> None:
+    def rollback(self, mark: CacheMark) -> None:
         """Return to a marked moment, bit for bit."""
-        self.seen, self.evicted = moment.seen, moment.evicted
-        for part, mark in zip([*self.ledgers, *self.states],
-                              [*moment.ledgers, *moment.states], strict=True):
-            part.rollback(mark)
+        self.seen, self.evicted = mark.seen, mark.evicted
+        for part, own in zip([*self.ledgers, *self.states],
+                             [*mark.ledgers, *mark.states], strict=True):
+            part.rollback(own)
 
     def clear(self) -> None:
         """Forget every token."""

@@ -22,7 +22,7 @@ from torch.nn.functional import cosine_similarity
 from .chunk import Chunk
 
 
-def sight(chunk: Chunk) -> torch.Tensor:
+def vision_features(chunk: Chunk) -> torch.Tensor:
     """Read the vision features of a frame's tokens: [tokens, hidden]."""
     features = next(iter(chunk.features.values())).pooler_output
     features = features if isinstance(features, torch.Tensor) else torch.cat(list(features))
@@ -60,11 +60,11 @@ class FrameFilter:
         last = self.last.get(camera)
         if last is None:
             return False
-        now = sight(chunk).to(last.device)
+        now = vision_features(chunk).to(last.device)
         return now.shape == last.shape and bool(
             cosine_similarity(now.float(), last.float(), dim=-1).min() >= self.threshold)
 
     def take(self, chunk: Chunk, camera: str) -> None:
         """Remember a frame that was taken in."""
         if self.threshold:
-            self.last[camera] = sight(chunk)
+            self.last[camera] = vision_features(chunk)

@@ -136,18 +136,18 @@ def fit_budget(session: StreamingSession, budget: int) -> Plan:
     ContextFull
         If more is held under a policy that evicts none.
     """
-    room, held = session.plan, session.cache.count
-    if budget < room.least:
+    plan, held = session.plan, session.cache.count
+    if budget < plan.least:
         raise BudgetError(f'budget {budget} is too small: the smallest budget that works is '
-                          f'{room.least}')
-    if budget > room.most:
-        raise BudgetError(f'budget {budget} is more than the {room.most} tokens that the memory '
+                          f'{plan.least}')
+    if budget > plan.most:
+        raise BudgetError(f'budget {budget} is more than the {plan.most} tokens that the memory '
                           'was made with, and its buffers never grow: make a new one')
     if held > budget and session.cache.slots and session.policy.refuses:
         raise ContextFull(f'the memory holds {held} tokens, and policy {session.policy.name!r} '
                           f'evicts none: reset it before its budget is {budget}')
     # the headroom gets what the budget leaves: the buffers stay as they are
-    return replace(room, budget=budget, headroom=room.capacity - budget)
+    return replace(plan, budget=budget, headroom=plan.capacity - budget)
 
 
 def set_budget(session: StreamingSession, budget: int) -> None:

@@ -28,7 +28,7 @@ from . import finite, intake, persist, retention, watching
 from .answer import Answer, Frame, Stats
 from .asking import Asking
 from .attention import Pass, streaming
-from .budget import plan, Settings
+from .budget import make_plan, Settings
 from .cache import StreamCache
 from .chunk import both_ways, Chunk
 from .decode import Sampling
@@ -72,12 +72,12 @@ class StreamingSession:
     def __init__(self, model: StreamingModel, policy: Policy, **settings: Any) -> None:
         self.model, self.policy, self.settings = model, policy, Settings(**settings)
         self.adapter, self.prompt = model.adapter, model.adapter.prompt
-        self._vocabulary = model.config.get_text_config(decoder=True).vocab_size
+        self.vocabulary = model.config.get_text_config(decoder=True).vocab_size
         if model.rope is None:
             model.rope = RopeMap(model.model, model.adapter.spatial)
         ranks = model.rope.ranks
         ranks.check(policy)
-        self.plan = plan(model.spec, policy, model.dtype, self.settings, ranks.size)
+        self.plan = make_plan(model.spec, policy, model.dtype, self.settings, ranks.size)
         self.cache = StreamCache(
             model.config.get_text_config(decoder=True), model.rope, self.plan.capacity,
             self.plan.headroom, self.adapter.max_extent, policy.scope, policy.channels,
@@ -180,7 +180,7 @@ class StreamingSession:
         """
         self._settle()
         ids = self.prompt.text(text) if isinstance(text, str) else intake.token_ids(
-            text, self._vocabulary)
+            text, self.vocabulary)
         retention.read(self, ids)
 
     def logits(self, ids: Sequence[int] | torch.Tensor) -> torch.Tensor:
@@ -195,8 +195,8 @@ class StreamingSession:
             Under the `full` policy.
         """
         self._settle()
-        none = torch.empty(0, self._vocabulary, dtype=self.model.dtype, device=self.model.device)
-        ids = intake.token_ids(ids, self._vocabulary)
+        none = torch.empty(0, self.vocabulary, dtype=self.model.dtype, device=self.model.device)
+        ids = intake.token_ids(ids, self.vocabulary)
         return torch.cat([none, *retention.read(self, ids, logits=True)])
 
     # ---- out

@@ -40,6 +40,7 @@ from .text import Text
 from ..errors import ModelError
 from ..layers import layer_specs
 from ..parallel import check_heads, entrance
+from ..rope import RopeMap
 
 ADAPTERS: dict[str, type[Adapter]] = {
     model_type: adapter
@@ -114,7 +115,7 @@ class StreamingModel:
         Where it takes tokens in; its layers may lie on others.
     dtype : torch.dtype
         Of the weights.
-    rope : Any
+    rope : RopeMap or None
         Rotations of its layers, found by the first session.
     """
 
@@ -122,7 +123,7 @@ class StreamingModel:
     model: Any
     device: torch.device
     dtype: torch.dtype
-    rope: Any = None
+    rope: RopeMap | None = None
 
     @property
     def tokenizer(self) -> Any:
