@@ -30,8 +30,9 @@ from training.clips import Mix, Writer  # noqa: I100
 from training.eyes import ALWAYS, Eyes, FACTS, look, SORTS, truths
 from training.lessons import MemoryLesson, noise_runs, Phase, Score
 from training.model import make_config, make_model, make_tokenizer, write_folder
+from training.part import IGNORE, NOTHING, Part
 from training.runs import render_run
-from training.stream import IGNORE, Memory, NOTHING, Part
+from training.stream import Memory
 from training.train import mix, Trainer, words_mix
 
 SHAPE = {

@@ -33,8 +33,8 @@ import numpy as np
 import torch
 
 from .model import ANSWER, ASK, END, FRAME, START, STATUS
+from .part import IGNORE, NOTHING, Part
 from .runs import Run
-from .stream import IGNORE, NOTHING, Part
 
 # Topics that are learned last, and how much more often than others they are drawn.
 OFTEN = {'where': 3, 'put': 4, 'taken': 2, 'cones_since': 2, 'first': 2, 'colour_last': 2}

@@ -30,8 +30,9 @@ from torch import nn
 
 from .clips import Mix, Writer
 from .eyes import Eyes, look, truths
+from .part import Outcome, Part
 from .runs import Run
-from .stream import Memory, Outcome, Part
+from .stream import Memory
 
 ATTENTION = .3  # weight of the attention loss against that of the answers
 POINTING = .2   # weight of the pointing loss

@@ -25,7 +25,6 @@ sees it (``remember=False``). The engine's own policies choose what stays.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from infmllm_ros.engine.attention import streaming
@@ -36,91 +35,7 @@ import torch
 from torch import nn
 
 from .model import vision_tokens
-
-NOTHING = -1   # no reference, no marker, no branch
-IGNORE = -100  # no label
-
-
-@dataclass
-class Part:
-    """
-    A part of B streams that enters the memory before the next eviction, and questions about it.
-
-    Parameters
-    ----------
-    ids : torch.Tensor
-        Stream tokens, int64 [B, S], padded on the right.
-    lengths : torch.Tensor
-        int64 [B].
-    pictures : torch.Tensor
-        int64 [B, S]: which row of `features` stands in for a placeholder, or NOTHING.
-    refs : torch.Tensor
-        int64 [B, S]: which fact's evidence a token is, a number in [0, R), or NOTHING.
-    markers : torch.Tensor
-        Places of status tokens, int64 [B, M], padded with NOTHING.
-    live : torch.Tensor
-        Which evidence must be kept at each marker: bool [B, M, R].
-    ask_ids : torch.Tensor
-        Question and answer tokens of all branches, int64 [B, Q].
-    anchors, branches, offsets : torch.Tensor
-        int64 [B, Q]: the stream token that a branch follows, its number, the place within it;
-        padding has branch NOTHING.
-    labels : torch.Tensor
-        The token that should follow each of ``ids, ask_ids``, or IGNORE: int64 [B, S + Q].
-    wanted : torch.Tensor
-        Which evidence answers each branch: bool [B, K, R].
-    any_age : torch.Tensor
-        Whether the first head is to find it, which does not prefer what is near: bool [B, K].
-    keys : torch.Tensor
-        Where in ``ids, ask_ids`` the one or two words stand that a token is said of, as `code` in
-        `the code is seven` or `what is the code`, and `red cup` in `where is the red cup`; else
-        NOTHING: int64 [B, S + Q, 2].
-    """
-
-    ids: torch.Tensor
-    lengths: torch.Tensor
-    pictures: torch.Tensor
-    refs: torch.Tensor
-    markers: torch.Tensor
-    live: torch.Tensor
-    ask_ids: torch.Tensor
-    anchors: torch.Tensor
-    branches: torch.Tensor
-    offsets: torch.Tensor
-    labels: torch.Tensor
-    wanted: torch.Tensor
-    any_age: torch.Tensor
-    keys: torch.Tensor
-
-    def to(self, device: torch.device) -> Part:
-        """Move every tensor."""
-        return Part(**{name: part.to(device) for name, part in vars(self).items()})
-
-
-@dataclass
-class Outcome:
-    """
-    What a part said.
-
-    Parameters
-    ----------
-    logits : torch.Tensor
-        At every labelled place, [n, vocab].
-    targets : torch.Tensor
-        int64 [n].
-    places : torch.Tensor
-        int64 [n, 2]: row of the batch, and place in ``ids, ask_ids``.
-    attention : torch.Tensor
-        The attention loss of this part (0 without markers that have something to keep).
-    pointing : torch.Tensor
-        The pointing loss of this part.
-    """
-
-    logits: torch.Tensor
-    targets: torch.Tensor
-    places: torch.Tensor
-    attention: torch.Tensor
-    pointing: torch.Tensor
+from .part import IGNORE, NOTHING, Outcome, Part
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -206,7 +121,7 @@ class Memory:
         At that word in the sentence that told it, or at the vision tokens of the frames that
         show it: bool [B, Q, n + S + Q]; None without questions.
         """
-        batch, asks = part.ask_ids.shape
+        asks = part.ask_ids.shape[1]
         if not asks:
             return None
         said = part.labels[:, -asks:]
