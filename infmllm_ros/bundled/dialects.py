@@ -14,6 +14,8 @@
 
 """What the tokenizers of the families write: chat templates and special tokens."""
 
+from .tiny_text import PLAIN
+
 CHATML = (
     '{% for message in messages %}'
     "{% if loop.first and message.role != 'system' and default_system %}"
@@ -163,6 +165,7 @@ TEMPLATES['qwen2_5_vl'] = TEMPLATES['qwen2_vl']
 TEMPLATES['qwen3_next'] = TEMPLATES['qwen3_5_text'] = TEMPLATES['qwen3']
 _QWEN = ['<|endoftext|>', '<|im_start|>', '<|im_end|>']
 _QWEN_VISION = ['<|vision_start|>', '<|vision_end|>', '<|image_pad|>', '<|video_pad|>']
+# The first three of each: padding, beginning, end of turn.
 SPECIALS = {
     'llama': [
         '<|end_of_text|>',
@@ -233,3 +236,6 @@ SPECIALS = {
     'minicpmv4_6': [*_QWEN, '<|image_pad|>', '<|video_pad|>', '<image>', '</image>'],
     'lfm3_vl': ['<|pad|>', '<|startoftext|>', '<|im_end|>', '<|im_start|>', *_QWEN_VISION],
 }
+for _family in PLAIN:      # without their own: Qwen's
+    TEMPLATES.setdefault(_family, TEMPLATES['qwen2'])
+    SPECIALS.setdefault(_family, SPECIALS['qwen2'])

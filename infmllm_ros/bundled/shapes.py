@@ -18,8 +18,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from infmllm_ros.bundled.tiny_text import PLAIN, plain_config
 import transformers
+
+from .tiny_text import PLAIN, plain_config
 
 _DELTA_NET = {
     'head_dim': 32,

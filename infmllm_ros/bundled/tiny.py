@@ -30,7 +30,6 @@ from pathlib import Path
 import sys
 from typing import Any
 
-from infmllm_ros.bundled.tiny_text import PLAIN
 from infmllm_ros.engine.models.source import quiet
 from tokenizers import AddedToken, decoders, pre_tokenizers, Regex, Tokenizer
 from tokenizers.models import BPE
@@ -42,11 +41,8 @@ from .dialects import SPECIALS, TEMPLATES
 from .layout import lay_out
 from .shapes import HYBRIDS, language
 from .sighted import sighted
+from .tiny_text import PLAIN
 
-for _family in PLAIN:      # without their own template and special tokens: Qwen's
-    TEMPLATES.setdefault(_family, TEMPLATES['qwen2'])
-    SPECIALS.setdefault(_family, SPECIALS['qwen2'])
-# (padding, beginning, end of turn): the first three of each list of SPECIALS.
 FAMILIES = tuple(SPECIALS)
 WORDS = (
     'Frame from seconds You are a helpful assistant user system Assistant User System the robot'

@@ -20,7 +20,8 @@ its truth; ``episode.ask()`` gives a question with its answer and the frames tha
 need numpy only. ``python -m infmllm_ros.bundled.scenes OUT.png`` draws a sheet of them.
 """
 
-from infmllm_ros.bundled.scenes.episode import Episode, KINDS, Question, Step, Told
+from infmllm_ros.bundled.scenes.episode import Episode, KINDS
+from infmllm_ros.bundled.scenes.step import Question, Step, Told
 from infmllm_ros.bundled.scenes.words import KEYS, NONE, TOPICS, VOCABULARY
 from infmllm_ros.bundled.scenes.world import Event, Fact, Ref
 

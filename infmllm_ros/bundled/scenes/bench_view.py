@@ -19,10 +19,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from infmllm_ros.bundled.scenes.render import Canvas, PAINT, rgb, shade, texture
+from infmllm_ros.bundled.scenes.render import Canvas, PAINT, Relief, rgb, shade
 from infmllm_ros.bundled.scenes.words import COLOURS, NONE, PLACES
 from infmllm_ros.bundled.scenes.world import Box, Dice
-import numpy as np
 
 WALLS = (rgb(175, 180, 190), rgb(205, 195, 175), rgb(120, 130, 150), rgb(150, 165, 150),
          rgb(95, 95, 105))
@@ -66,14 +65,7 @@ class Room:
             self.papers.append((x, y, x + between(.03, .2), y + between(.01, .05),
                                 shade(PAINT[pick(COLOURS)] if dice.chance(.6) else wall,
                                       between(.6, 1.2))))
-        self._seed = dice.whole(0, 2**30)
-        self._tiles: dict[int, np.ndarray] = {}
-
-    def relief(self, size: int) -> np.ndarray:
-        """Return the texture of wall and table for an image of this size."""
-        if size not in self._tiles:
-            self._tiles[size] = texture(Dice(self._seed), size)
-        return self._tiles[size]
+        self.relief = Relief(dice)      # of wall and table
 
 
 def paint_bench(canvas: Canvas, room: Room, stands: Mapping[str, str], spots: Mapping[str, Any],
@@ -108,7 +100,7 @@ def paint_bench(canvas: Canvas, room: Room, stands: Mapping[str, str], spots: Ma
     canvas.slope(*room.table, room.edge)
     for x0, y0, x1, y1, colour in room.papers:
         canvas.rect(x0, y0, x1, y1, colour, .85)
-    canvas.relief(room.relief(canvas.size), 0, 0, room.rough)
+    canvas.relief(room.relief.tile(canvas.size), 0, 0, room.rough)
     for place in PLACES:
         if stands[place] != NONE:
             spot = spots[place]

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from infmllm_ros.bundled.scenes.render import Canvas, Colour, PAINT, rgb, shade, texture
+from infmllm_ros.bundled.scenes.render import Canvas, Colour, PAINT, Relief, rgb, shade
 from infmllm_ros.bundled.scenes.words import COLOURS, LIGHTS, NUMBERS
 from infmllm_ros.bundled.scenes.world import Box, Dice
 import numpy as np
@@ -63,14 +63,7 @@ class Landscape:
                                  shade(colour, .75)))
         self.litter = [(pick((-1, 1)) * between(.75, 1.6), between(0, 1), between(.008, .022),
                         shade(PAINT[pick(COLOURS)], between(.6, 1))) for _ in range(4)]
-        self._seed = dice.whole(0, 2**30)
-        self._tiles: dict[int, np.ndarray] = {}
-
-    def relief(self, size: int) -> np.ndarray:
-        """Return the texture of the ground for an image of this size."""
-        if size not in self._tiles:
-            self._tiles[size] = texture(Dice(self._seed), size)
-        return self._tiles[size]
+        self.relief = Relief(dice)      # of the ground
 
 
 def paint_drive(canvas: Canvas, land: Landscape, stays: Mapping[str, Any], vx: float,
@@ -113,7 +106,7 @@ def paint_drive(canvas: Canvas, land: Landscape, stays: Mapping[str, Any], vx: f
         canvas.disc(vx + x * (y - horizon) * 2, y, size * (.3 + along),
                     size * (.15 + .4 * along), colour, .8)
     _road(canvas, vx, horizon, land.road, land.line, phase)
-    canvas.relief(land.relief(canvas.size), -phase * .31, phase * .17, land.rough, horizon)
+    canvas.relief(land.relief.tile(canvas.size), -phase * .31, phase * .17, land.rough, horizon)
     for name in ('left', 'right'):
         if name in stays:
             boxes[name] = _thing(canvas, stays[name], name)

@@ -92,6 +92,28 @@ def _glyph(digit: int) -> np.ndarray:
     return best.astype(np.float32)
 
 
+class Relief:
+    """
+    The texture of what stays in view for a while: smooth, random, the same at every size.
+
+    Parameters
+    ----------
+    dice
+        One draw is taken.
+
+    """
+
+    def __init__(self, dice: Dice) -> None:
+        self._seed = dice.whole(0, 2**30)
+        self._tiles: dict[int, np.ndarray] = {}
+
+    def tile(self, size: int) -> np.ndarray:
+        """Return it for an image of this size; see `texture`."""
+        if size not in self._tiles:
+            self._tiles[size] = texture(Dice(self._seed), size)
+        return self._tiles[size]
+
+
 def texture(dice: Dice, size: int) -> np.ndarray:
     """Return smooth random relief of mean about 0, float32 [2 size, 2 size], that repeats."""
     total = np.zeros((size, size), np.float32)
