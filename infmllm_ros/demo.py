@@ -89,13 +89,13 @@ def start_node(parameters: dict[str, Any], folder: str, screen: Screen,
         env={**os.environ, 'RCUTILS_CONSOLE_OUTPUT_FORMAT': '[{severity}] {message}'},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace')
 
-    def show() -> None:
-        for line in process.stdout:
-            line = printable(line.rstrip())
+    def relay() -> None:
+        for said in process.stdout:
+            line = printable(said.rstrip())
             colour = 'red' if line.startswith(('[ERROR]', '[FATAL]')) else \
                 'yellow' if line.startswith('[WARN]') else 'dim'
             screen.line(screen.paint(f'  node: {line.removeprefix("[INFO] ")}', colour))
-    thread = threading.Thread(target=show, daemon=True)
+    thread = threading.Thread(target=relay, daemon=True)
     thread.start()
     return process, thread
 

@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 from PIL import Image as PillowImage
 
-#: Larger images are refused: 8192 x 8192 is beyond any camera of a robot and 192 MiB as RGB.
+# Larger images are refused: 8192 x 8192 is beyond any camera of a robot and 192 MiB as RGB.
 MAX_PIXELS = 1 << 26
 
 # encoding of the message: (the name it is converted under, bytes per value, values per pixel)
@@ -203,7 +203,7 @@ def converters() -> dict[str, _Converter]:
 
 
 def _make_cv_bridge() -> _Converter:
-    # The distributions up to Kilted build cv_bridge for NumPy 1.  With NumPy 2, which pip brings,
+    # The distributions up to Kilted build cv_bridge for NumPy 1. With NumPy 2, which pip brings,
     # it does not raise: it ends the process.
     if os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy', 'kilted') \
             and int(np.__version__.split('.')[0]) > 1:

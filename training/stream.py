@@ -223,7 +223,7 @@ class Memory:
 
     @torch.no_grad()
     def _evict(self) -> None:
-        """Let every stream's policy choose, and drop the rest."""
+        """Let every stream's policy choose what stays."""
         counts = self.valid.sum(1).tolist()
         over = [policy is not None and count > policy.budget
                 for policy, count in zip(self.policies, counts, strict=True)]

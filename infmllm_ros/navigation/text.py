@@ -37,26 +37,26 @@ def seconds(distance: float, speed: float) -> float | None:
     return distance / speed if speed >= STANDING else None
 
 
-def supplementary(path: Maneuvers, rules: Rules) -> str:
+def supplementary(found: Maneuvers, rules: Rules) -> str:
     """Tell where the path ends, when the points ahead reach there; else nothing."""
-    if path.action == Action.NONE or path.remaining > rules.spacing * rules.points:
+    if found.action == Action.NONE or found.remaining > rules.spacing * rules.points:
         return ''
-    return f'the path ends in {path.remaining:.1f} m'
+    return f'the path ends in {found.remaining:.1f} m'
 
 
-def summary(path: Maneuvers) -> str:
+def summary(found: Maneuvers) -> str:
     """Say current and next action in one sentence, without its full stop."""
-    if path.action == Action.NONE:
+    if found.action == Action.NONE:
         return 'The end of the path is reached'
-    start = _words(path.action)
-    first = f'{start[0].upper()}{start[1:]} {_when(path.action, path.distance)}'
-    if path.next_action == Action.NONE:
+    start = _words(found.action)
+    first = f'{start[0].upper()}{start[1:]} {_when(found.action, found.distance)}'
+    if found.next_action == Action.NONE:
         return first
-    action, distance = path.next_action, path.next_distance
+    action, distance = found.next_action, found.next_distance
     return f'{first}, then {_words(action)} {_when(action, distance)}'
 
 
-def render(points: np.ndarray, path: Maneuvers, time: float | None, extra: str, short: str,
+def render(points: np.ndarray, found: Maneuvers, time: float | None, extra: str, short: str,
            rules: Rules) -> str:
     """
     Write the navigation context as it is put before a question.
@@ -65,7 +65,7 @@ def render(points: np.ndarray, path: Maneuvers, time: float | None, extra: str, 
     ----------
     points : ndarray
         [m] [n, 2] in the ego frame.
-    path : Maneuvers
+    found : Maneuvers
         What the path asks for.
     time : float or None
         [s] To the current maneuver.
@@ -74,14 +74,14 @@ def render(points: np.ndarray, path: Maneuvers, time: float | None, extra: str, 
     rules : Rules
         Spacing of the points.
     """
-    current = _words(path.action)
-    if path.action != Action.NONE:
-        current += f' {_when(path.action, path.distance)}'
-        if time is not None and path.distance >= NOW:
+    current = _words(found.action)
+    if found.action != Action.NONE:
+        current += f' {_when(found.action, found.distance)}'
+        if time is not None and found.distance >= NOW:
             current += f' ({time:.1f} s)'
-    then = _words(path.next_action)
-    if path.next_action != Action.NONE:
-        then += f' {_when(path.next_action, path.next_distance)}'
+    then = _words(found.next_action)
+    if found.next_action != Action.NONE:
+        then += f' {_when(found.next_action, found.next_distance)}'
     return TEMPLATE.format(
         spacing=rules.spacing,
         points=', '.join(f'({_number(x)}, {_number(y)})' for x, y in points) or 'none',

@@ -100,7 +100,6 @@ class Relief:
     ----------
     dice
         One draw is taken.
-
     """
 
     def __init__(self, dice: Dice) -> None:

@@ -55,7 +55,7 @@ class Hermes(Policy):
     * `smooth_shallow`, `smooth_middle`, `smooth_deep`: m_l, the paper's.
     * `smoothing`: `chain` takes the smoothed score of the deeper layer, `pair` its S.
     * `gone`: what the deeper layer says of a token that it has forgotten. `zero`, since what it
-      drops had its lowest scores; `own` leaves S as it is.
+      evicts had its lowest scores; `own` leaves S as it is.
     * `reduce`: how heads are joined. `mean`.
     * `summary`: in each deep layer, the mean of the keys (before RoPE) and values that leave takes
       one slot, that of the newest of them, and competes from then on like any token. The paper's;
@@ -63,7 +63,7 @@ class Hermes(Policy):
     * `target`: what a choice leaves, so that not every frame must pay for the guidance. 1: a
       choice and a run of the guidance after each frame; the paper's chunks are of 16 frames.
     * `sinks`: not in the paper, whose system prompt is never empty. Four, as in StreamingLLM:
-      layers that go by recency would drop them.
+      layers that go by recency would evict them.
     * `probe`: one text for all layers. The preview has one for the deep, one for the shallow
       layers and both for the middle ones, and puts the last question and answer in them; here
       shallow layers do not read it, and what was remembered is in the cache.

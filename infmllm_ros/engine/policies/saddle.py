@@ -65,7 +65,7 @@ class Saddle(Policy):
       `marker`: a model's own status token, the newest of a chunk. `probe`: a guidance text, run
       after every `probe_every` chunks.
     * `scope`: per KV head, per layer (the digests' reading), or one list for all layers. `all`:
-      with lists of its own, layer 0 drops the key of a fact that deeper layers keep, and costs a
+      with lists of its own, layer 0 evicts the key of a fact that deeper layers keep, and costs a
       selection per layer.
     * `reduce`: how heads and layers of one list are joined. `mean`.
     * `discount`: how much older windows count, normalised by the windows that a token has seen. 0:

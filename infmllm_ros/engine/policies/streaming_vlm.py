@@ -71,14 +71,14 @@ class StreamingVLM(Policy):
         """Keep protected tokens, both ends of the text, and the frames of the window that fit."""
         frame, stamp = view.frame[0], view.stamp[0]
         slots = torch.arange(view.count, device=frame.device)
-        pinned = slots < view.protected
+        protected = slots < view.protected
         sight = frame >= 0 if self.wrapper == 'vision' else view.kind[0] == Kind.VISION
-        text = ~sight & ~pinned
+        text = ~sight & ~protected
         order = text.cumsum(0)
         text &= (order <= self.text_sink) | (order > order[-1] - self.text_window)
-        sight &= ~pinned & ((stamp[-1] - stamp).abs() < int(self.vision_window * 1e9))
+        sight &= ~protected & ((stamp[-1] - stamp).abs() < int(self.vision_window * 1e9))
         room = view.budget - view.protected - text.sum()
         newer = sight.flip(0).cumsum(0).flip(0)         # vision tokens from each slot on
         torn = torch.where(sight & (newer > room), frame, -1).amax()
-        keep = slots[pinned | text | sight & (frame > torn)]
+        keep = slots[protected | text | sight & (frame > torn)]
         return keep.expand(view.index.shape[0], -1)
