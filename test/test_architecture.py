@@ -81,13 +81,13 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize('part', FORBIDDEN)
-def test_imports_point_one_way(part):
+def refuse_imports(part: str, forbidden: set[str]) -> None:
+    """Hold a file or a folder of the package to what it may never import."""
     place = PACKAGE / part
     files = [place] if place.is_file() else list(place.rglob('*.py'))
     assert files, f'{part} is not there: is docs/architecture.md still true?'
     for path in files:
-        wrong = {name for name in imported(path) for banned in FORBIDDEN[part]
+        wrong = {name for name in imported(path) for banned in forbidden
                  if name == banned or name.startswith(banned + '.')}
         assert not wrong, f'{path.relative_to(PACKAGE)} imports {sorted(wrong)}'
 
@@ -112,6 +112,23 @@ def test_what_says_to_know_no_ros_imports_none_by_any_way():
     for path in found:
         wrong = {name for name in reached(path, set()) if name.split('.')[0] in ROS}
         assert not wrong, f'{path.relative_to(PACKAGE)} reaches {sorted(wrong)}'
+
+
+@pytest.mark.parametrize('part', FORBIDDEN)
+def test_imports_point_one_way(part):
+    refuse_imports(part, FORBIDDEN[part])
+
+
+def test_the_tiers_of_the_engine_import_downwards_as_the_page_says():
+    page = (ROOT / 'docs/architecture.md').read_text()
+    sentence = re.search(r'`engine\.session`(?:\s→\s`engine\.\{[^}]*\}`)+', page)[0]
+    tiers = [re.findall(r'\w+', tier.replace('engine', '')) for tier in sentence.split('→')]
+    assert tiers[0] == ['session'] and len(tiers) == 4 and 'rope' in tiers[-1]
+    for number, tier in enumerate(tiers):
+        above = {f'infmllm_ros.engine.{name}' for upper in tiers[:number] for name in upper}
+        for name in tier:
+            file = f'engine/{name}.py'
+            refuse_imports(file if (PACKAGE / file).exists() else f'engine/{name}', above)
 
 
 def test_outsiders_use_only_the_public_surface_of_the_engine():
