@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import transformers
@@ -30,163 +31,187 @@ SIGLIP = {
     'image_size': 56,
     'patch_size': 14,
 }
+# Config, class of the model, and settings of the image processor.
+Shape = tuple[Any, type, dict[str, Any]]
 HALF = {'image_mean': [0.5] * 3, 'image_std': [0.5] * 3}
 
 
-def sighted(family: str, ids: dict[str, int], text: dict[str, Any]) -> tuple[Any, type, dict]:
+def sighted(family: str, ids: dict[str, int], text: dict[str, Any]) -> Shape:
     """
     Make config, model class and image settings of a model that sees.
 
     Parameters
     ----------
     family : str
+        One of `SHAPES`.
     ids : dict
         Id of each of the family's special tokens.
     text : dict
         Fields of the language model's config.
     """
-    if family in ('smolvlm', 'idefics3'):
-        name = {'smolvlm': 'SmolVLM', 'idefics3': 'Idefics3'}[family]
-        config = getattr(transformers, f'{name}Config')(
-            text_config={'model_type': 'llama', **text},
-            # transformers before 5.21 merges image tokens in blocks of patch_size
-            vision_config={**SIGLIP, 'image_size': 16, 'patch_size': 4},
-            image_token_id=ids['<image>'],
-            pad_token_id=text['pad_token_id'],
-            scale_factor=2,
-        )
-        settings = {
-            **HALF,
-            'image_processor_type': f'{name}ImageProcessor',
-            'resample': 1,
-            'size': {'longest_edge': 64},
-            'max_image_size': {'longest_edge': 16},
-            'video_sampling': {'fps': 1, 'max_frames': 64, 'video_size': {'longest_edge': 16}},
-        }
-        if family == 'idefics3':
-            del settings['video_sampling']
-        return config, getattr(transformers, f'{name}ForConditionalGeneration'), settings
-    if family == 'llava_onevision':
-        config = transformers.LlavaOnevisionConfig(
-            text_config={'model_type': 'qwen2', **text},
-            vision_config={
-                'model_type': 'siglip_vision_model',
-                'vision_use_head': False,
-                **SIGLIP,
-            },
-            image_token_id=ids['<image>'],
-            video_token_id=ids['<video>'],
-            vision_feature_layer=-1,
-            image_grid_pinpoints=[[56, 56]],
-        )
-        settings = {
-            **HALF,
-            'image_processor_type': 'LlavaOnevisionImageProcessor',
-            'resample': 3,
-            'size': {'height': 56, 'width': 56},
-            'image_grid_pinpoints': [[56, 56]],
-        }
-        return config, transformers.LlavaOnevisionForConditionalGeneration, settings
-    if family == 'internvl':
-        config = transformers.InternVLConfig(
-            text_config={'model_type': 'qwen2', **text},
-            vision_config={**SIGLIP, 'image_size': [56, 56], 'patch_size': [14, 14]},
-            image_token_id=ids['<IMG_CONTEXT>'],
-            image_seq_length=4,
-        )
-        settings = {
-            'image_processor_type': 'GotOcr2ImageProcessor',
-            'image_mean': [0.485, 0.456, 0.406],
-            'image_std': [0.229, 0.224, 0.225],
-            'resample': 3,
-            'size': {'height': 56, 'width': 56},
-        }
-        return config, transformers.InternVLForConditionalGeneration, settings
-    if family == 'gemma3':
-        config = transformers.Gemma3Config(
-            text_config=hybrid('gemma3_text', text).to_dict(),
-            vision_config={**SIGLIP, 'vision_use_head': False},
-            image_token_id=ids['<image_soft_token>'],
-            boi_token_index=ids['<start_of_image>'],
-            eoi_token_index=ids['<end_of_image>'],
-            mm_tokens_per_image=4,
-        )
-        settings = {
-            **HALF,
-            'image_processor_type': 'Gemma3ImageProcessor',
-            'resample': 2,
-            'size': {'height': 56, 'width': 56},
-        }
-        return config, transformers.Gemma3ForConditionalGeneration, settings
-    if family == 'gemma4':
-        config = transformers.Gemma4Config(
-            text_config=hybrid('gemma4_text', text).to_dict(),
-            vision_config={
-                **SIGLIP,
-                'head_dim': 16,
-                'num_key_value_heads': 2,
-                'patch_size': 8,
-                'pooling_kernel_size': 2,
-                'position_embedding_size': 64,
-            },
-            boi_token_id=ids['<|image>'],
-            eoi_token_id=ids['<image|>'],
-            image_token_id=ids['<|image|>'],
-            video_token_id=ids['<|video|>'],
-        )
-        settings = {
-            'image_processor_type': 'Gemma4ImageProcessor',
-            'do_normalize': False,
-            'image_mean': [0.0] * 3,
-            'image_std': [1.0] * 3,
-            'resample': 3,
-            'max_soft_tokens': 16,
-        }
-        return config, transformers.Gemma4ForConditionalGeneration, settings
-    if family == 'minicpmv4_6':
-        config = transformers.MiniCPMV4_6Config(
-            text_config=hybrid('qwen3_5_text', text).to_dict(),
-            vision_config={**SIGLIP, 'image_size': 64, 'patch_size': 4},
-            insert_layer_id=0,
-            image_token_id=ids['<|image_pad|>'],
-            video_token_id=ids['<|video_pad|>'],
-        )
-        settings = {
-            **HALF,
-            'image_processor_type': 'MiniCPMV4_6ImageProcessor',
-            'resample': 3,
-            'patch_size': 4,
-            'scale_resolution': 64,
-        }
-        return config, transformers.MiniCPMV4_6ForConditionalGeneration, settings
-    if family == 'lfm2_vl':
-        config = transformers.Lfm2VlConfig(
-            text_config=hybrid('lfm2', text).to_dict(),
-            vision_config={
-                'model_type': 'siglip2_vision_model',
-                'vision_use_head': False,
-                **SIGLIP,
-                'patch_size': 8,
-                'num_patches': 16,
-            },
-            image_token_id=ids['<image>'],
-            projector_hidden_size=64,
-        )
-        settings = {
-            **HALF,
-            'image_processor_type': 'Lfm2VlImageProcessor',
-            'resample': 2,
-            'min_image_tokens': 4,
-            'max_image_tokens': 16,
-            'encoder_patch_size': 8,
-            'downsample_factor': 2,
-        }
-        return config, transformers.Lfm2VlForConditionalGeneration, settings
-    return _qwen_vl(family, ids, text)
+    return SHAPES[family](family, ids, text)
 
 
-def _qwen_vl(family: str, ids: dict[str, int], text: dict[str, Any]) -> tuple:
-    """Make config, model class and image settings of Qwen-VL, and of those with its processor."""
+def _smolvlm(family: str, ids: dict[str, int], text: dict[str, Any]) -> Shape:
+    """Shape SmolVLM and Idefics3."""
+    name = {'smolvlm': 'SmolVLM', 'idefics3': 'Idefics3'}[family]
+    config = getattr(transformers, f'{name}Config')(
+        text_config={'model_type': 'llama', **text},
+        # transformers before 5.21 merges image tokens in blocks of patch_size
+        vision_config={**SIGLIP, 'image_size': 16, 'patch_size': 4},
+        image_token_id=ids['<image>'],
+        pad_token_id=text['pad_token_id'],
+        scale_factor=2,
+    )
+    settings = {
+        **HALF,
+        'image_processor_type': f'{name}ImageProcessor',
+        'resample': 1,
+        'size': {'longest_edge': 64},
+        'max_image_size': {'longest_edge': 16},
+        'video_sampling': {'fps': 1, 'max_frames': 64, 'video_size': {'longest_edge': 16}},
+    }
+    if family == 'idefics3':
+        del settings['video_sampling']
+    return config, getattr(transformers, f'{name}ForConditionalGeneration'), settings
+
+
+def _llava_onevision(family: str, ids: dict[str, int], text: dict[str, Any]) -> Shape:
+    """Shape LLaVA-OneVision."""
+    config = transformers.LlavaOnevisionConfig(
+        text_config={'model_type': 'qwen2', **text},
+        vision_config={
+            'model_type': 'siglip_vision_model',
+            'vision_use_head': False,
+            **SIGLIP,
+        },
+        image_token_id=ids['<image>'],
+        video_token_id=ids['<video>'],
+        vision_feature_layer=-1,
+        image_grid_pinpoints=[[56, 56]],
+    )
+    settings = {
+        **HALF,
+        'image_processor_type': 'LlavaOnevisionImageProcessor',
+        'resample': 3,
+        'size': {'height': 56, 'width': 56},
+        'image_grid_pinpoints': [[56, 56]],
+    }
+    return config, transformers.LlavaOnevisionForConditionalGeneration, settings
+
+
+def _internvl(family: str, ids: dict[str, int], text: dict[str, Any]) -> Shape:
+    """Shape InternVL."""
+    config = transformers.InternVLConfig(
+        text_config={'model_type': 'qwen2', **text},
+        vision_config={**SIGLIP, 'image_size': [56, 56], 'patch_size': [14, 14]},
+        image_token_id=ids['<IMG_CONTEXT>'],
+        image_seq_length=4,
+    )
+    settings = {
+        'image_processor_type': 'GotOcr2ImageProcessor',
+        'image_mean': [0.485, 0.456, 0.406],
+        'image_std': [0.229, 0.224, 0.225],
+        'resample': 3,
+        'size': {'height': 56, 'width': 56},
+    }
+    return config, transformers.InternVLForConditionalGeneration, settings
+
+
+def _gemma3(family: str, ids: dict[str, int], text: dict[str, Any]) -> Shape:
+    """Shape Gemma 3."""
+    config = transformers.Gemma3Config(
+        text_config=hybrid('gemma3_text', text).to_dict(),
+        vision_config={**SIGLIP, 'vision_use_head': False},
+        image_token_id=ids['<image_soft_token>'],
+        boi_token_index=ids['<start_of_image>'],
+        eoi_token_index=ids['<end_of_image>'],
+        mm_tokens_per_image=4,
+    )
+    settings = {
+        **HALF,
+        'image_processor_type': 'Gemma3ImageProcessor',
+        'resample': 2,
+        'size': {'height': 56, 'width': 56},
+    }
+    return config, transformers.Gemma3ForConditionalGeneration, settings
+
+
+def _gemma4(family: str, ids: dict[str, int], text: dict[str, Any]) -> Shape:
+    """Shape Gemma 4."""
+    config = transformers.Gemma4Config(
+        text_config=hybrid('gemma4_text', text).to_dict(),
+        vision_config={
+            **SIGLIP,
+            'head_dim': 16,
+            'num_key_value_heads': 2,
+            'patch_size': 8,
+            'pooling_kernel_size': 2,
+            'position_embedding_size': 64,
+        },
+        boi_token_id=ids['<|image>'],
+        eoi_token_id=ids['<image|>'],
+        image_token_id=ids['<|image|>'],
+        video_token_id=ids['<|video|>'],
+    )
+    settings = {
+        'image_processor_type': 'Gemma4ImageProcessor',
+        'do_normalize': False,
+        'image_mean': [0.0] * 3,
+        'image_std': [1.0] * 3,
+        'resample': 3,
+        'max_soft_tokens': 16,
+    }
+    return config, transformers.Gemma4ForConditionalGeneration, settings
+
+
+def _minicpm_v(family: str, ids: dict[str, int], text: dict[str, Any]) -> Shape:
+    """Shape MiniCPM-V."""
+    config = transformers.MiniCPMV4_6Config(
+        text_config=hybrid('qwen3_5_text', text).to_dict(),
+        vision_config={**SIGLIP, 'image_size': 64, 'patch_size': 4},
+        insert_layer_id=0,
+        image_token_id=ids['<|image_pad|>'],
+        video_token_id=ids['<|video_pad|>'],
+    )
+    settings = {
+        **HALF,
+        'image_processor_type': 'MiniCPMV4_6ImageProcessor',
+        'resample': 3,
+        'patch_size': 4,
+        'scale_resolution': 64,
+    }
+    return config, transformers.MiniCPMV4_6ForConditionalGeneration, settings
+
+
+def _lfm2_vl(family: str, ids: dict[str, int], text: dict[str, Any]) -> Shape:
+    """Shape LFM2-VL."""
+    config = transformers.Lfm2VlConfig(
+        text_config=hybrid('lfm2', text).to_dict(),
+        vision_config={
+            'model_type': 'siglip2_vision_model',
+            'vision_use_head': False,
+            **SIGLIP,
+            'patch_size': 8,
+            'num_patches': 16,
+        },
+        image_token_id=ids['<image>'],
+        projector_hidden_size=64,
+    )
+    settings = {
+        **HALF,
+        'image_processor_type': 'Lfm2VlImageProcessor',
+        'resample': 2,
+        'min_image_tokens': 4,
+        'max_image_tokens': 16,
+        'encoder_patch_size': 8,
+        'downsample_factor': 2,
+    }
+    return config, transformers.Lfm2VlForConditionalGeneration, settings
+
+
+def _qwen_vl(family: str, ids: dict[str, int], text: dict[str, Any]) -> Shape:
+    """Shape Qwen-VL, and those with its image processor."""
     vision = {
         'depth': 2,
         'hidden_size': 32,
@@ -254,3 +279,15 @@ def _qwen_vl(family: str, ids: dict[str, int], text: dict[str, Any]) -> tuple:
         'temporal_patch_size': 2,
     }
     return config_class(text_config=text, vision_config=vision, **tokens), model_class, settings
+
+
+SHAPES: dict[str, Callable[[str, dict[str, int], dict[str, Any]], Shape]] = {
+    **dict.fromkeys(('smolvlm', 'idefics3'), _smolvlm),
+    'llava_onevision': _llava_onevision,
+    'internvl': _internvl,
+    'gemma3': _gemma3,
+    'gemma4': _gemma4,
+    'minicpmv4_6': _minicpm_v,
+    'lfm2_vl': _lfm2_vl,
+    **dict.fromkeys(('qwen2_vl', 'qwen2_5_vl', 'qwen3_vl', 'qwen3_5', 'lfm3_vl'), _qwen_vl),
+}
