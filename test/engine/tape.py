@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a model is fed, written down chunk by chunk for the references to replay."""
+"""What a model is fed, written down chunk by chunk for references to replay; and what it says."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from infmllm_ros.engine.plain import closes
 import numpy as np
 from references import Token
 import torch
+from zoo import words
 
 
 class Tape:
@@ -112,6 +113,13 @@ def frame_tokens(streaming, chunk, frame: int) -> list[Token]:
             for at, (i, vector, grid) in enumerate(zip(ids, vectors, grids))]
 
 
+def same_prediction(target, oracle, seed: int = 0) -> None:
+    """Let a session and a reference that hold the same tokens read on; both predict the same."""
+    ids = words(target.model, 9, seed)
+    oracle.feed(text_tokens(target.model, ids))
+    assert np.abs(target.logits(ids).numpy() - oracle.logits).max() < 2e-4
+
+
 def _inside(spans, at: int) -> bool:
     return any(span.start <= at < span.start + span.rows * span.cols for span in spans)
 
@@ -129,3 +137,26 @@ def generate_plainly(plain, inputs, count: int, stops: list[int], most: int) -> 
         inputs, count = {'inputs_embeds': embeds}, 0
     return plain.generate(
         **inputs, max_new_tokens=most, do_sample=False, eos_token_id=stops)[0, count:].tolist()
+
+
+class says:  # noqa: N801
+    """Make a model utter given tokens, whatever it thinks; a context manager."""
+
+    def __init__(self, model, tokens):
+        self.head = model.model.get_output_embeddings()
+        self.tokens = list(tokens)
+
+    def __enter__(self):
+        """Put the next token on top of every last row of logits."""
+        self.hook = self.head.register_forward_hook(self.bend)
+
+    def __exit__(self, *_):
+        """Let the model think again."""
+        self.hook.remove()
+
+    def bend(self, _module, _args, logits):
+        """Raise the next token's logit."""
+        if self.tokens:
+            logits = logits.clone()
+            logits[..., -1, self.tokens.pop(0)] = 1e4
+        return logits

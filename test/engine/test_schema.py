@@ -20,7 +20,8 @@ import urllib.request
 
 from infmllm_ros.engine import QuestionError
 import pytest
-from test_answers import lived, QUESTION, says
+from tape import says
+from test_answers import lived, QUESTION
 from zoo import load
 
 FORM = {

@@ -22,7 +22,7 @@ from keepers_hermes import HermesReference, HermesRule
 import numpy as np
 import pytest
 from references import OneLayer, TinyLlama
-from tape import Tape, text_tokens
+from tape import same_prediction, Tape
 import torch
 from zoo import changed, load, ONE_LAYER, picture, plain, session, words
 
@@ -79,9 +79,7 @@ def stream(family, changes, oracle, budget, reduce='mean', steps=14, **fields):
                 target.answer(f'Where is cup {number}?', max_tokens=4, remember=True)
                 follow()
     if isinstance(oracle, TinyLlama):   # the layers above the first saw the same memory, too
-        ids = words(model, 9, 0)
-        oracle.feed(text_tokens(model, ids))
-        assert np.abs(target.logits(ids).numpy() - oracle.logits).max() < 2e-4
+        same_prediction(target, oracle)
     return target.stats().evictions
 
 
