@@ -24,7 +24,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 PAGES = {'README.md': 'index.md', 'CONTRIBUTING.md': 'contributing.md',
-         'QUALITY_DECLARATION.md': 'quality.md'}
+         'QUALITY_DECLARATION.md': 'quality.md', 'SECURITY.md': 'security.md'}
 OUTSIDE = re.compile(r'\]\(\.\./([^)#]+)')
 
 
