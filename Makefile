@@ -89,7 +89,7 @@ $(DONE)/package: setup.py setup.cfg package.xml $(DONE)/requirements
 	@mkdir -p $(SHARE)/infmllm_ros $(SHARE)/ament_index/resource_index/packages $(VENV)/lib/infmllm_ros
 	@ln -sf $(CURDIR)/config $(CURDIR)/launch $(CURDIR)/package.xml $(SHARE)/infmllm_ros
 	@ln -sf $(CURDIR)/resource/infmllm_ros $(SHARE)/ament_index/resource_index/packages
-	@ln -sf ../../bin/infmllm_node ../../bin/demo ../../bin/replay ../../bin/replay_compare $(VENV)/lib/infmllm_ros
+	@ln -sf $(addprefix ../../bin/,infmllm_node check demo replay replay_compare) $(VENV)/lib/infmllm_ros
 	@touch $@
 
 MSGS := $(wildcard infmllm_msgs/* infmllm_msgs/*/*)

@@ -85,10 +85,13 @@ def test_one_version_everywhere(setup):
 
 
 def test_every_console_script_exists(setup):
+    makefile = (ROOT / 'Makefile').read_text()
+    linked = re.search(r'addprefix \.\./\.\./bin/,([\w ]+)', makefile)[1]
     for script in setup['entry_points']['console_scripts']:
         module, function = re.fullmatch(r'\w+ = ([\w.]+):(\w+)', script).groups()
         body = ast.parse(Path(find_spec(module).origin).read_text()).body
         assert function in {node.name for node in body if isinstance(node, ast.FunctionDef)}
+        assert script.split()[0] in linked.split(), f'`make setup` links no {script}'
 
 
 def test_every_file_that_runs_is_installed(setup):
