@@ -26,6 +26,7 @@ import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 import hashlib
+import inspect
 import json
 from pathlib import Path
 import sys
@@ -35,7 +36,7 @@ from typing import Any
 from infmllm_ros.bundled import MODEL
 from infmllm_ros.bundled.scenes import Episode, KEYS, TOPICS
 from infmllm_ros.bundled.scenes.world import Dice
-from infmllm_ros.engine import BudgetError, make_policy, StreamingModel, StreamingSession
+from infmllm_ros.engine import BudgetError, make_policy, POLICIES, StreamingModel, StreamingSession
 import numpy as np
 import torch
 
@@ -260,7 +261,8 @@ def exam_options(purpose: str, streams: int, work: str) -> argparse.ArgumentPars
     parser.add_argument('--quick', action='store_true',
                         help='short streams, one of each world; writes nothing unless --out')
     parser.add_argument('--work', type=Path, default=Path(work),
-                        help='results so far; delete it when scenes or engine have changed')
+                        help='file of the results so far, to go on where it stopped; delete it '
+                             'when scenes or engine have changed (default: %(default)s)')
     parser.add_argument('--out', type=Path, help='folder of page and figures; default: docs')
     parser.add_argument('--threads', type=int, default=1)
     return parser
@@ -274,6 +276,8 @@ def out_folder(args: argparse.Namespace) -> Path | None:
 class Ledger:
     """
     The results so far, a JSON line for each paper that was sat: what is there is not sat again.
+
+    A policy whose class has changed sits again.
 
     Parameters
     ----------
@@ -310,8 +314,10 @@ class Ledger:
                                    'records': records}) + '\n')
 
     def _key(self, setting: Setting, plan: Plan, world: str, seed: int) -> dict[str, Any]:
+        source = inspect.getsource(POLICIES[setting.policy])
         own = {'policy': setting.policy, 'budget': setting.budget,
-               'fields': sorted(map(list, setting.fields))}
+               'fields': sorted(map(list, setting.fields)),
+               'source': hashlib.sha256(source.encode()).hexdigest()[:12]}
         return json.loads(json.dumps(
             {'model': self.model, **own, 'world': world, 'seed': seed, **asdict(plan)}))
 

@@ -21,7 +21,7 @@ from dataclasses import replace
 from math import inf, isnan
 from types import SimpleNamespace
 
-from infmllm_ros.engine import load_model
+from infmllm_ros.engine import load_model, POLICIES
 import numpy as np
 import pytest
 import torch
@@ -269,6 +269,18 @@ def test_an_exam_from_end_to_end_is_resumed_and_written(folder, tmp_path, monkey
         assert (out / 'figures' / f'{name}.json').stat().st_size > 100
     page = (out / 'memory_exam.md').read_text()
     assert page.count(': begin') == page.count(': end -->') == 2 and 'Why.' in page
+
+
+def test_a_policy_that_was_rewritten_sits_again(tmp_path, monkeypatch):
+    ledger, setting = exam.Ledger(tmp_path / 'sat.jsonl', 'a'), exam.Setting('r', 'random', 9)
+    ledger.add(setting, PLAN, 'drive', 1, [], 0.)
+    assert exam.Ledger(ledger.path, 'a').find(setting, PLAN, 'drive', 1) == []
+
+    class Rewritten(POLICIES['random']):
+        """The same name, other code."""
+
+    monkeypatch.setitem(POLICIES, 'random', Rewritten)
+    assert exam.Ledger(ledger.path, 'a').find(setting, PLAN, 'drive', 1) is None
 
 
 def test_full_sits_only_where_it_fits(folder):
