@@ -50,6 +50,7 @@ from infmllm_ros.replay.options import (
 from infmllm_ros.replay.output import replay_into
 from infmllm_ros.replay.plan import Plan
 from infmllm_ros.replay.records import End, INTERRUPTED
+from infmllm_ros.replay.report import FILE
 from infmllm_ros.replay.settings import remapped
 from infmllm_ros.replay.sources import Source
 from infmllm_ros.replay.terminal import interrupts, Progress, Screen
@@ -137,13 +138,13 @@ def _run(arguments: argparse.Namespace, source: Source, plan: Plan, given: dict[
         if getattr(arguments, name) is not None})
 
 
-def conclusion(end: End, folder: Path, screen: Screen) -> int:
+def conclusion(end: End, place: Path, screen: Screen) -> int:
     """Say how it ended; returns the exit status."""
     measured = end.measured
     frames = ', '.join(f'{count:,} {fate}' for fate, count in end.frames.items()) or 'none'
     screen.line(f'frames: {frames}; {measured["frames_per_second"]:.1f} a second, '
                 f'{measured["speed"]:.1f} times real time')
-    screen.line(f'{end.answers} answers, {end.right} of {end.judged} right; in {folder}')
+    screen.line(f'{end.answers} answers, {end.right} of {end.judged} right; in {place}')
     if end.problem:
         print(f'replay: ended early: {end.problem}', file=sys.stderr)
         return STOPPED if end.problem == INTERRUPTED else EARLY
@@ -171,7 +172,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         what = 'some are not done' if several(arguments) else 'before the first frame'
         print(f'replay: interrupted, {what}', file=sys.stderr)
         return STOPPED
-    return conclusion(end, folder_of(arguments), screen)
+    folder = folder_of(arguments)
+    return conclusion(end, folder if arguments.no_report else folder / FILE, screen)
 
 
 if __name__ == '__main__':

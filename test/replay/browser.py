@@ -204,6 +204,7 @@ def main() -> None:
     binary = find() or sys.exit(f'no browser: none of {", ".join(NAMES)} is on the path')
     if arguments.find or arguments.page is None:
         sys.exit(print(binary))
+    arguments.folder.mkdir(parents=True, exist_ok=True)
     with Browser(binary) as browser:
         for name, size in (('desktop', DESKTOP), ('phone', PHONE)):
             for shade in ('light', 'dark'):

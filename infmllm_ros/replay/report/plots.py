@@ -170,7 +170,7 @@ def _frames(stats: Sequence[Stats], time: Clock) -> Figure | None:
     names = {'vision_ms': 'vision', 'prefill_ms': 'prefill', 'evict_ms': 'eviction'}
     colours = ('blue', 'green', 'orange')
     return Figure(
-        'frames', 'Time for a frame', (
+        'frames', 'Time for a frame [ms]', (
             f'Mean of every {len(runs[0])} frames, and the slowest of them. '
             if merged else '') + (
             f'The slowest of all, {max(slowest):.0f} ms, is cut off.'
@@ -200,7 +200,7 @@ def _answers(answers: Sequence[Answer], time: Clock) -> Figure | None:
         axes.dot(x, low, 'orange hollow', f'{one.question}: first token {low:.0f} ms'),
         axes.dot(x, high, 'blue', f'{one.question}: answer {high:.0f} ms'))]
     return Figure(
-        'answers', 'Time for an answer', 'Each question, by the moment it was asked at.',
+        'answers', 'Time for an answer [ms]', 'Each question, by the moment it was asked at.',
         axes.draw('Milliseconds to first token and answer', *dots, key='answers'),
         [('orange hollow', 'first token'), ('blue', 'whole answer')],
         {'x': _short(places), 'rows': [['first token', 'ms', _short(first)],
@@ -216,8 +216,9 @@ def _process(stats: Sequence[Stats], time: Clock) -> Figure | None:
     axes = Axes((0, time.seconds), (0, 1.25 * max(size)))
     points = list(zip(places, size))
     return Figure(
-        'process', 'Memory of the process', f'{size[len(size) // 10]:,.0f} MiB after a tenth of '
-        f'the run, {size[-1]:,.0f} MiB at its end.',
+        'process', 'Memory of the process [MiB]',
+        f'{size[len(size) // 10]:,.0f} MiB after a tenth of the run, {size[-1]:,.0f} MiB at its '
+        'end.',
         axes.draw('Resident memory over time [MiB]',
                   axes.band([(x, 0) for x in places], points, 'soft'), axes.line(points, 'blue'),
                   key='process'),
