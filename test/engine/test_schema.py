@@ -18,12 +18,16 @@ import json
 import sys
 import urllib.request
 
+from hypothesis import given
+from hypothesis import strategies as st
 from infmllm_ros.engine import QuestionError
+from infmllm_ros.engine.schema import Schema
 import pytest
 from tape import says
 from test_answers import lived, QUESTION
 from zoo import load
 
+jsonschema = pytest.importorskip('jsonschema')
 FORM = {
     'type': 'object', 'additionalProperties': False, 'required': ['light', 'cars'],
     'properties': {'light': {'enum': ['red', 'green', 'none']},
@@ -101,3 +105,35 @@ def test_without_jsonschema_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, 'jsonschema', None)
     with pytest.raises(QuestionError, match='pip install jsonschema'):
         lived('llama', frames=1).answer(QUESTION, schema=SCHEMA)
+
+
+DOUBLING = {'$ref': '#/$defs/30', '$defs': {'0': {'type': 'string'}, **{
+    str(n): {'allOf': [{'$ref': f'#/$defs/{n - 1}'}] * 2} for n in range(1, 31)}}}
+
+
+@pytest.mark.parametrize(('form', 'said'), [
+    ({'pattern': '^(a|a)*$'}, 'a' * 40 + 'b'),
+    ({'patternProperties': {'^(a|a)*$': {}}}, {'a' * 40 + 'b': 1}),
+    ({'patternProperties': {'^(a|a)*$': {}}, 'additionalProperties': False}, {'a' * 40 + 'b': 1}),
+    (DOUBLING, 'a'),
+], ids=['pattern', 'names', 'other names', 'references'])
+def test_a_check_that_would_take_for_ever_ends(form, said):
+    assert 'takes longer than' in Schema(json.dumps(form)).problem(json.dumps(said))
+
+
+@pytest.mark.parametrize('form', [
+    {'unevaluatedProperties': False}, {'allOf': [{'items': {'unevaluatedItems': False}}]}])
+def test_a_keyword_whose_check_has_no_bound_is_refused_with_a_remedy(form):
+    with pytest.raises(QuestionError, match='unevaluated.* write (additionalProperties|items)'):
+        Schema(json.dumps(form))
+
+
+@given(form=st.dictionaries(st.sampled_from('pqr'), st.just({'type': 'integer'})),
+       patterns=st.dictionaries(st.sampled_from(['^a', 'b+$', '[xy]', '^p']), st.sampled_from([
+           {'type': 'integer'}, {'pattern': '^[0-9]+$'}, {'pattern': 'x|yy'}])),
+       other=st.sampled_from([True, False, {'type': 'string'}]),
+       said=st.dictionaries(st.text('abpqxy', max_size=3), st.integers() | st.text('0xy')))
+def test_bounded_checks_find_what_those_of_jsonschema_find(form, patterns, other, said):
+    form = {'properties': form, 'patternProperties': patterns, 'additionalProperties': other}
+    right = jsonschema.Draft202012Validator(form).is_valid(said)
+    assert (not Schema(json.dumps(form)).problem(json.dumps(said))) == right
