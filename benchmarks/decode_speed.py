@@ -16,7 +16,8 @@ Decoding: ours, whose memory is bounded, and plain Hugging Face, whose cache gro
 
 A row is a length of stream. Ours has read it all, and holds what its budget allows. Hugging Face's
 caches are filled with random keys and values of that length, which take as long to attend to as
-others. Each turn decodes some tokens greedily and then forgets them.
+others. Each turn decodes some tokens greedily and then forgets them. Its weights lie as it loads
+them; 'static, packed' are ours (`pack`), with which the cache alone makes the difference.
 
     python -m benchmarks.decode_speed [--shape LLaVA-OneVision-0.5B] [--budget 4096]
     [--lengths 1024 2048 4096 8192 16384] [--compile 4096]
@@ -112,18 +113,19 @@ def compiled(model: StreamingModel, length: int) -> tuple[Plain, float]:
     return plain, perf_counter() - start
 
 
-def measure(model: StreamingModel, policy: str, budget: int, lengths: Sequence[int],
-            rounds: int, compile_at: Sequence[int] = ()) -> dict[str, Any]:
-    """Time a token at each length of stream, by turns."""
+def measure(model: StreamingModel, plain: StreamingModel, policy: str, budget: int,
+            lengths: Sequence[int], rounds: int, compile_at: Sequence[int] = ()) -> dict[str, Any]:
+    """Time a token at each length of stream, by turns; `plain` has weights as they were."""
     rows, ours = {}, Ours(model, policy, budget)
     for length in lengths:
         ours.read(length)
-        rivals = {'ours': ours, 'eager': Plain(model, length, 'eager', False),
-                  'sdpa': Plain(model, length, 'sdpa', False),
-                  'static': Plain(model, length, 'sdpa', True)}
+        rivals = {'ours': ours, 'eager': Plain(plain, length, 'eager', False),
+                  'sdpa': Plain(plain, length, 'sdpa', False),
+                  'static': Plain(plain, length, 'sdpa', True),
+                  'static, packed': Plain(model, length, 'sdpa', True)}
         row: dict[str, Any] = {'held': ours.session.stats().tokens}
         if length in compile_at:
-            rivals['static, compiled'], row['compile_s'] = compiled(model, length)
+            rivals['static, compiled'], row['compile_s'] = compiled(plain, length)
         times = by_turns({name: rival.decode for name, rival in rivals.items()}, rounds, 1,
                          model.device)
         row['ms'] = {name: {clock: round(value / TOKENS, 3) for clock, value in
@@ -147,8 +149,10 @@ def main() -> None:
     options.add_argument('--rounds', type=int, default=9)
     args = options.parse_args()
     torch.set_num_threads(args.threads)
-    model = random_model(args.shape, dtype=getattr(torch, args.dtype))
-    found = measure(model, args.policy, args.budget, args.lengths, args.rounds, args.compile)
+    model, plain = (random_model(args.shape, dtype=getattr(torch, args.dtype), packed=packed)
+                    for packed in (True, False))
+    found = measure(
+        model, plain, args.policy, args.budget, args.lengths, args.rounds, args.compile)
     write('speed_decode', {'machine': machine(), 'shape': args.shape, **found}, args.out)
     names = max((row['ms'] for row in found['lengths'].values()), key=len)
     print(f'\nms a token, wall (processor)\n{"stream":>7} {"held":>6} '

@@ -57,11 +57,15 @@ def see(session: StreamingSession) -> None:
     session.observe(FRAME, session.frames_seen * 10 ** 9)
 
 
-def measure(model: StreamingModel, policies: Sequence[str], budget: int, rounds: int,
-            ) -> dict[str, Any]:
-    """Time a frame under every policy, and as H2O was published, by turns."""
+def measure(model: StreamingModel, plain: StreamingModel, policies: Sequence[str], budget: int,
+            rounds: int) -> dict[str, Any]:
+    """
+    Time a frame under every policy, and as H2O was published, by turns.
+
+    The latter runs on `plain`, with weights as Hugging Face loads them.
+    """
     seen = Seen(model, FRAME)
-    published = PublishedH2O(model, budget // 2, budget - budget // 2)
+    published = PublishedH2O(plain, budget // 2, budget - budget // 2)
     while published.cache.get_seq_length() < budget:
         published.observe(seen.chunk)
     calls: dict[str, Callable[[], object]] = {
@@ -90,8 +94,10 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     found: dict[str, Any] = {'machine': machine(), 'shapes': {}}
     for shape in args.shape:
-        model = random_model(shape, dtype=getattr(torch, args.dtype))
-        one = found['shapes'][shape] = measure(model, args.policy, args.budget, args.rounds)
+        model, plain = (random_model(shape, dtype=getattr(torch, args.dtype), packed=packed)
+                        for packed in (True, False))
+        one = found['shapes'][shape] = measure(
+            model, plain, args.policy, args.budget, args.rounds)
         base = one['policies'].get('streaming_llm')
         print(f'\n{shape}, {args.dtype}, {one["tokens"]} tokens a frame, {args.budget} held; '
               f'vision {one["vision"]["wall_ms"]:.0f} ms\n'

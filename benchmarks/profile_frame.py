@@ -44,6 +44,7 @@ from infmllm_ros.engine import (
 from infmllm_ros.engine.chunk import Chunk
 from infmllm_ros.engine.layers import layer_specs
 from infmllm_ros.engine.models.base import Adapter
+from infmllm_ros.engine.models.packed import PackedLinear
 from infmllm_ros.engine.policies import Role
 from infmllm_ros.engine.policies.base import Policy
 from infmllm_ros.engine.positions import Slots
@@ -60,7 +61,7 @@ REST = 'norms, activations, Python'
 # part -> what is timed as it
 PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
     VISION: ((Adapter, 'see'),),
-    LINEAR: ((nn.Linear, 'forward'),),
+    LINEAR: ((nn.Linear, 'forward'), (PackedLinear, 'forward')),
     ATTENTION: ((attention.Pass, 'attend'),),
     SCORING: ((attention.Pass, '_collect_window'), (Slots, 'add_window'), (Slots, 'add_evidence'),
               (retention, 'score'), (Policy, 'select_all')),

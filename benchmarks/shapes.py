@@ -25,6 +25,7 @@ from typing import Any
 
 from infmllm_ros.engine import StreamingModel
 from infmllm_ros.engine.chunk import Chunk
+from infmllm_ros.engine.models.packed import pack
 from infmllm_ros.engine.models.source import quiet
 import numpy as np
 import torch
@@ -82,7 +83,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 @cache
 def random_model(shape: str, device: str = 'cpu', dtype: torch.dtype = torch.bfloat16,
-                 ) -> StreamingModel:
+                 packed: bool = True) -> StreamingModel:
     """
     Make a model of a shape, its weights drawn where it computes.
 
@@ -92,12 +93,16 @@ def random_model(shape: str, device: str = 'cpu', dtype: torch.dtype = torch.bfl
         One of `SHAPES`.
     device : str
     dtype : torch.dtype
+    packed : bool
+        As ``load_model`` loads it; False: as Hugging Face does.
     """
     spec, place = spec_of(shape, SHAPES[shape]), torch.device(device)
     with quiet(), place, torch.random.fork_rng([place] if place.type == 'cuda' else []):
         torch.manual_seed(0)
-        model = spec.auto.from_config(spec.config, dtype=dtype)
-    return StreamingModel(spec, model.eval().requires_grad_(False), place, dtype)
+        model = spec.auto.from_config(spec.config, dtype=dtype).eval().requires_grad_(False)
+    if packed:
+        pack(model)
+    return StreamingModel(spec, model, place, dtype)
 
 
 def picture(seed: int = 0) -> np.ndarray:

@@ -75,11 +75,12 @@ def test_a_benchmark_makes_its_table(name, tiny, tmp_path, monkeypatch):
         found = flatness.measure(load_model(MODEL), 'saddle', 192, 390, 130, asks=2)
         assert found['frames'] == 390 and list(found['windows']) == [130, 260, 390]
     elif name == 'frame_cost':
-        rows = frame_cost.measure(tiny, ('streaming_llm', 'saddle', 'full'), BUDGET, 2)
+        rows = frame_cost.measure(tiny, tiny, ('streaming_llm', 'saddle', 'full'), BUDGET, 2)
         assert set(rows['policies']) == {'h2o as published', 'streaming_llm', 'saddle', 'full'}
         found = {'shapes': {'tiny': rows}}
     elif name == 'decode':
-        found = {'shape': 'tiny', **decode_speed.measure(tiny, 'saddle', BUDGET, (128, 512), 2)}
+        found = {'shape': 'tiny', **decode_speed.measure(
+            tiny, tiny, 'saddle', BUDGET, (128, 512), 2)}
         assert [row['held'] for row in found['lengths'].values()] == [128, BUDGET]
     elif name == 'profile':
         rows = profile_frame.measure(tiny, 'saddle', BUDGET, 2)

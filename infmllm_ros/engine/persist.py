@@ -62,6 +62,8 @@ def _sample(weight: torch.Tensor) -> bytes:
         return b''.join(_sample(part) for part in parts if isinstance(part, torch.Tensor))
     if weight.is_meta:      # off-loaded
         return b''
+    if weight.is_mkldnn:    # packed for this processor
+        weight = weight.to_dense()
     return weight.flatten()[:8].float().cpu().numpy().tobytes()
 
 

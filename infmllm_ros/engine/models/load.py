@@ -32,6 +32,7 @@ from .gemma import Gemma4
 from .lfm2_vl import Lfm2VL
 from .lfm3_vl import Lfm3VL
 from .minicpm_v import MiniCPMV
+from .packed import pack
 from .qwen_vl import Qwen3VL, QwenVL
 from .smolvlm import Idefics3, SmolVLM
 from .source import first_line, quiet, Source, spoken
@@ -110,7 +111,8 @@ class StreamingModel:
     spec : ModelSpec
         What it was loaded from.
     model : transformers.PreTrainedModel
-        The unmodified Hugging Face model, in evaluation mode, without gradients.
+        The unmodified Hugging Face model, in evaluation mode, without gradients; on some CPUs
+        with packed weights, see `load_model`.
     device : torch.device
         Where it takes tokens in; its layers may lie on others.
     dtype : torch.dtype
@@ -196,6 +198,7 @@ def load_model(
     dtype: str | torch.dtype = 'auto',
     tokens_per_frame: int | None = None,
     progress: Callable[[str], None] | None = None,
+    packed: bool = True,
     **options: Any,
 ) -> StreamingModel:
     """
@@ -213,6 +216,9 @@ def load_model(
         As for `inspect_model`; not used with a ModelSpec, which has it already.
     progress : callable, optional
         Called with one line of text when a step begins, and for each tenth of the weights.
+    packed : bool
+        Whether a CPU's weights may be laid out for its speed, see `pack`; the model then computes
+        as ever, but cannot be trained, copied, moved or saved.
     options
         Handed to ``from_pretrained`` of transformers: ``device_map`` (layers over several
         devices), ``tp_plan='auto'`` or ``distributed_config`` (heads over the processes of
@@ -270,8 +276,10 @@ def load_model(
             f'transformers has no plan to split {spec.config.model_type} over {processes} '
             'processes: give one by distributed_config, or lay its layers on several devices by '
             'device_map')
-    return StreamingModel(
-        spec, model.eval().requires_grad_(False), entrance(model), dtype)
+    model.eval().requires_grad_(False)
+    if packed and not placed:
+        pack(model)
+    return StreamingModel(spec, model, entrance(model), dtype)
 
 
 def pick_device(device: str | torch.device = 'auto') -> torch.device:
