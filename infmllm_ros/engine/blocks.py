@@ -91,16 +91,15 @@ def attend_in_blocks(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
         hidden = hidden.expand(heads, 1, 1, held)
     out = torch.empty(1, queries, heads, groups, value.shape[-1], dtype=query.dtype,
                       device=query.device)
-    # head by head on a CPU: a product of several copies the keys, a view of the cache, beforehand
     parts, step = [slice(None)], BLOCK_ON_GPU // (heads * groups * held)
-    if query.device.type == 'cpu':
+    if query.device.type == 'cpu' and queries > 1:
         parts, step = range(heads), BLOCK // (groups * held)
     for some in parts:
         for first in range(0, queries, max(1, step)):
             part = slice(first, min(first + max(1, step), queries))
             seen = past + part.stop if causal and ahead is None else held
             asking = query[some, :, part]
-            weights = torch.matmul(asking.flatten(-3, -2), key[some, :, :seen])
+            weights = _products(asking.flatten(-3, -2), key[some, :, :seen])
             weights = weights.view(*asking.shape[:-1], seen)
             if causal:
                 weights[..., past:].masked_fill_(later[part, :seen - past], float('-inf'))
@@ -118,3 +117,11 @@ def attend_in_blocks(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
             mixed = torch.matmul(weights.flatten(-3, -2), value[some, :seen])
             out[0, part, some] = mixed.view(*asking.shape[:-1], -1).movedim(-2, 0)
     return out.flatten(2, 3)
+
+
+def _products(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """Multiply [(Hkv,) r, D] by [(Hkv,) D, K]."""
+    if key.ndim == 3 and key.device.type == 'cpu':
+        # head by head: a product of several copies the keys, a view of the cache, beforehand
+        return torch.stack([torch.mm(*head) for head in zip(query, key, strict=True)])
+    return torch.matmul(query, key)
