@@ -65,7 +65,7 @@ class Schema:
 
     def __init__(self, text: str) -> None:
         try:
-            from jsonschema import Draft202012Validator, SchemaError
+            from jsonschema import Draft202012Validator
             from jsonschema.validators import validator_for
             from referencing import Registry
         except ImportError:
@@ -78,7 +78,7 @@ class Schema:
                 raise ValueError(f'it is a {type(self.form).__name__}, must be an object')
             Validator = validator_for(self.form, default=Draft202012Validator)
             Validator.check_schema(self.form)
-        except (SchemaError, TypeError, ValueError, RecursionError) as error:
+        except Exception as error:      # jsonschema itself trips over some that are none
             reason = getattr(error, 'message', None) or str(error)
             raise QuestionError(f'the schema is no JSON Schema: {_short(reason)}') from None
         written = json.dumps(self.form)
