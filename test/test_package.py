@@ -42,6 +42,7 @@ KEYS = {
     'markupsafe': None,     # of jinja2
     'numpy': 'python3-numpy',
     'referencing': None,    # of jsonschema
+    'regex': None,          # of transformers
     'rosbags': 'python3-rosbags-pip',
     'safetensors': None,
     'tf2_ros': 'tf2_ros_py',
