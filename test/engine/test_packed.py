@@ -25,6 +25,7 @@ from zoo import folder, load, plain, session, show, words
 pytestmark = pytest.mark.skipif(
     not FAST_BFLOAT16, reason='this processor has no arithmetic of bfloat16')
 BFLOAT16_STEP = 2. ** -8    # relative
+LOGITS_STEP = 2. ** -4      # of logits of about 4, over two layers
 
 
 def linears(model):
@@ -63,11 +64,16 @@ def test_loaded_weights_take_the_place_of_plain_ones_but_for_tied_ones(family):
         p.nbytes for p in given.parameters())
 
 
-def test_a_packed_model_generates_plainly_what_the_plain_one_does():
-    model, given = load('qwen2', dtype='bfloat16'), plain('qwen2', dtype='bfloat16')
+@pytest.mark.parametrize('family', [
+    'qwen2', 'gemma4', 'minicpmv4_6', 'qwen3_5', 'gemma3n_text', 'gpt_neox'])
+def test_a_packed_model_called_plainly_is_as_exact_as_the_plain_one(family):
+    model = load(family, dtype='bfloat16')
     ids = words(model, 12, seed=0)[None]
-    options = {'max_new_tokens': 8, 'do_sample': False}
-    assert model.model.generate(ids, **options).equal(given.generate(ids, **options))
+    found = model.model(ids).logits
+    rounded, exact = (plain(family, dtype=dtype)(ids).logits for dtype in ('bfloat16', 'float32'))
+    assert (found - exact).abs().max() < 2 * (rounded - exact).abs().max()
+    said = model.model.generate(ids, max_new_tokens=3, do_sample=False)
+    assert said[0, 12] == found[0, -1].argmax()
 
 
 def test_a_memory_goes_from_a_packed_model_to_a_plain_one(tmp_path):
@@ -79,7 +85,8 @@ def test_a_memory_goes_from_a_packed_model_to_a_plain_one(tmp_path):
     assert set(map(type, linears(model).values())) == {nn.Linear}
     loaded = StreamingSession.load(tmp_path / 'memory', model)
     assert loaded.kept(0).equal(target.kept(0))
-    assert loaded.answer('What is there?').text == target.answer('What is there?').text
+    ids = words(model, 9, seed=1)
+    assert (loaded.logits(ids) - target.logits(ids)).abs().max() < LOGITS_STEP
 
 
 @pytest.mark.parametrize('layer', [
