@@ -30,6 +30,8 @@ from torch import nn
 
 from ..blocks import FAST_BFLOAT16
 
+SAMPLE = 8      # values of a weight by which models are told apart
+
 
 class PackedLinear(nn.Linear):
     """
@@ -38,7 +40,8 @@ class PackedLinear(nn.Linear):
     Attributes
     ----------
     packed : torch.Tensor
-        [out, in], opaque: `to_dense` gives it back. `weight` is the same, or plain if tied.
+        [out, in], opaque: `to_dense` gives it back. `weight` is the same, and its `sample` the
+        first values of what it was; or it is plain, if tied.
     """
 
     packed: torch.Tensor
@@ -69,3 +72,4 @@ def pack(model: nn.Module) -> None:
         module.__class__ = PackedLinear
         if readers[id(weight)] == 1:
             module.weight = nn.Parameter(module.packed, requires_grad=False)
+            module.weight.sample = weight.detach().flatten()[:SAMPLE].clone()
