@@ -18,7 +18,9 @@ H2O as it was published, on plain Hugging Face: a rival for the benchmarks.
 After the released code (FMInference/H2O, h2o_hf, ``H2OKVCache_LayerWise``): eager attention
 materialises the probabilities of all queries over all keys, each layer adds their column sums to
 its scores, and gathers the recent tokens and the heavy hitters into new tensors. Where query heads
-share keys, their sums are added up, since the release knows no grouped queries.
+share keys, their sums are added up, since the release knows no grouped queries. Left out is what
+only costs: its copy of the probabilities, and, of its streaming variant, the rotation of all keys
+in each pass.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class PackedLinear(nn.Linear):
 
     packed: torch.Tensor
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
         """Compute as a plain layer: [..., in] -> [..., out]."""
         return torch.ops.mkldnn._linear_pointwise.default(
             input, self.packed, self.bias, 'none', [], '')
