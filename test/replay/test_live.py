@@ -24,7 +24,17 @@ from infmllm_ros.bundled import MODEL, MODEL_BUDGET, MODEL_POLICY
 from infmllm_ros.engine import load_model, make_policy, StreamingSession
 from infmllm_ros.replay.interview import Interview
 from infmllm_ros.replay.plan import Entry, Plan, Telling
-from infmllm_ros.replay.records import Answer, Event, Frame, Problem, read, Run, Stats, Told
+from infmllm_ros.replay.records import (
+    Answer,
+    Event,
+    Frame,
+    INTERRUPTED,
+    Problem,
+    read,
+    Run,
+    Stats,
+    Told,
+)
 from infmllm_ros.replay.sources import Rendered
 import numpy as np
 import pytest
@@ -345,6 +355,18 @@ def test_frames_that_would_not_be_heard_are_not_sent(monkeypatch, durability, re
                 publisher)
     finally:
         rclpy.shutdown(context=context)
+
+
+def test_an_interrupted_replay_keeps_what_there_is(node):
+    records = []
+
+    def heed():
+        if sum(isinstance(record, Frame) for record in records) > 4:
+            raise KeyboardInterrupt
+
+    end = play(Rendered(5, count=600), Plan(), records.append, rate=2, heed=heed)
+    assert end.problem == INTERRUPTED and records[-1] is end
+    assert 5 <= end.frames['sent'] < 600
 
 
 def test_a_node_that_dies_ends_the_replay_and_what_there_is_is_kept(node):
