@@ -60,6 +60,11 @@ class Mailbox:
 
     A frame that came is waiting, taken, or has one of the `FATES`: at any moment the counts add
     up to those received.
+
+    Attributes
+    ----------
+    last : str
+        The fate of the frame that was taken last, once it is settled.
     """
 
     def __init__(self) -> None:
@@ -68,6 +73,7 @@ class Mailbox:
         self._frame: Frame | None = None
         self._taken: Frame | None = None
         self._received = 0
+        self.last = ''
         self._fates = Counter(dict.fromkeys(FATES, 0))
         self._causes: Counter[str] = Counter()
 
@@ -95,7 +101,7 @@ class Mailbox:
         with self._lock:
             if self._taken is None or frame is not None and frame is not self._taken:
                 return False
-            self._taken = None
+            self._taken, self.last = None, fate
             self._fates[fate] += 1
             if cause:
                 self._causes[cause] += 1

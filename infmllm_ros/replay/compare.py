@@ -221,6 +221,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 comparison.run(name, parameters, page)
         except KeyboardInterrupt:
             comparison.stopped = True
+        except OSError as error:
+            screen.close()
+            print(f'compare: {" ".join(str(error).split())}: see that {folder} can be written',
+                  file=sys.stderr)
+            return EARLY
     found = misses(comparison.rows, min_accuracy=arguments.min_accuracy,
                    max_latency_ms=arguments.max_latency_ms, baseline=baseline,
                    tolerance=arguments.tolerance)

@@ -176,6 +176,15 @@ def test_variants_share_the_model_and_read_the_bag_once_each(material, monkeypat
     assert not list(material.glob('again/*/report.html'))
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(material, tmp_path, capsys):
+    from infmllm_ros.replay import compare
+    (tmp_path / '00_as_given').write_text('in its way')
+    assert compare.main([str(material / 'bag'), '--out', str(tmp_path)]) == 3
+    said = capsys.readouterr().err
+    assert said.startswith('compare: ') and said.count('\n') == 1
+    assert str(tmp_path) in said and 'can be written' in said
+
+
 def test_wrong_input_is_one_line(material, tmp_path, capsys):
     from infmllm_ros.replay import compare
     for arguments in (['nowhere'], [str(material / 'bag'), '--baseline', str(tmp_path)],

@@ -23,6 +23,7 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, Pose, PoseStamped
 from infmllm_ros.bundled import MODEL, MODEL_BUDGET, MODEL_POLICY
 from infmllm_ros.engine import EngineError, load_model, make_policy, StreamingSession
+from infmllm_ros.node.mailbox import FATES
 from infmllm_ros.node.option import ParameterError
 from infmllm_ros.replay import records
 from infmllm_ros.replay.bagging import open_bag
@@ -30,7 +31,7 @@ from infmllm_ros.replay.offline import Offline
 from infmllm_ros.replay.plan import Entry, Plan, Telling
 from infmllm_ros.replay.records import INTERRUPTED, Journal
 from infmllm_ros.replay.records.thumbnails import Thumbnails
-from infmllm_ros.replay.sources import Frame, open_source, Rendered, Source
+from infmllm_ros.replay.sources import Frame, IMAGE, open_source, Rendered, Source
 from nav_msgs.msg import Odometry, Path
 import numpy as np
 import pytest
@@ -144,6 +145,23 @@ def test_two_runs_are_the_same_and_a_loaded_model_serves_both(model, tmp_path):
     assert (end.frames, end.answers, end.judged) == ({'seen': 40}, 5, 2)
 
 
+def test_a_frame_at_which_the_model_fails_is_not_laid_to_another_camera(model):
+    broken, still = np.full((4, 4), 255, np.uint8), grey(0)
+    frames = [Frame(10**9 + i * 10**8, image=image, camera=camera) for i, camera, image in (
+        (0, 'a', still), (1, 'b', still), (2, 'a', broken), (3, 'b', still), (20, 'a', grey(99)))]
+    source = Given(frames)
+    source.msgtypes = dict.fromkeys('ab', IMAGE)
+    sink = Sink()
+    replay_offline(source, Plan(), {'min_change': 0.1, 'max_frame_rate': 1.0}, [sink], model=model)
+    assert sorted((f.number, f.camera, f.fate) for f in sink.of(records.Frame)) == [
+        (0, 'a', 'seen'), (1, 'b', 'seen'), (2, 'a', 'failed'), (3, 'b', 'similar'),
+        (4, 'a', 'seen')]
+
+
+def test_the_node_and_the_records_have_the_same_words_for_the_fates_of_frames():
+    assert {*records.FATES} - {records.SENT} == {*FATES}
+
+
 def test_what_becomes_of_each_frame(model):
     """A still camera, a rate, a broken message, and one that is no image, in source time."""
     pictures = [grey(value) for value in (0, 0, 200, 200, 90)]
@@ -153,10 +171,10 @@ def test_what_becomes_of_each_frame(model):
     sink = Sink()
     end = replay_offline(Given(frames), Plan(), {'min_change': 0.1}, [sink], model=model)
     fates = [(f.number, f.fate) for f in sink.of(records.Frame)]
-    assert fates == [(0, 'seen'), (1, 'similar'), (2, 'seen'), (3, 'bad'), (4, 'bad'),
+    assert fates == [(0, 'seen'), (1, 'similar'), (2, 'seen'), (3, 'bad'), (4, 'failed'),
                      (5, 'seen'), (6, 'seen')], 'after one that fails the gate is open'
-    assert end.frames == {'seen': 4, 'similar': 1, 'bad': 2}
-    reasons = [f.reason for f in sink.of(records.Frame) if f.fate == 'bad']
+    assert end.frames == {'seen': 4, 'similar': 1, 'bad': 1, 'failed': 1}
+    reasons = [f.reason for f in sink.of(records.Frame) if f.fate in ('bad', 'failed')]
     assert 'sensor_msgs/msg/Image' in reasons[0] and all(reasons)
 
     sink = Sink()

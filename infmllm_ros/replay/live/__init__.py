@@ -122,7 +122,9 @@ class Live:
         self._due: deque[Telling | Turn] = deque()
         self._hurry = False  # the next frame is due: no more waiting
         self._told: tuple[int, float] | None = None  # tokens seen before, [s] when
-        self._ended, self._problem = False, ''
+        self._ended = False
+        self._problem = ''  # why the run ends early
+        self._failure = ''  # of the thread that plays, which alone writes it
         self._begin = self._time_ns = 0  # [ns] of the source: first frame, newest frame
         self._next: Image | None = None  # about to be sent
         self._played: deque[tuple[Frame, bytes | None]] = deque()  # not written yet
@@ -174,7 +176,7 @@ class Live:
         try:
             while thread.is_alive() and not self._problem:
                 self._step()
-            if not self._problem:
+            if not (self._problem or self._failure):
                 self._finish()
         except KeyboardInterrupt:
             self._problem = INTERRUPTED
@@ -184,7 +186,7 @@ class Live:
             thread.join()
         self._write_played()
         self._follower.give_up()
-        problem = self._problem or self._source.problem
+        problem = self._problem or self._failure or self._source.problem
         if problem:
             self._say(problem)
         end = self._follower.ledger.end({SENT: self._number}, problem, time.monotonic() - start,
@@ -215,7 +217,7 @@ class Live:
         try:
             self._player.play(self._on_frame, self._wait)
         except Exception as error:
-            self._problem = f'{type(error).__name__}: {error}'
+            self._failure = f'{type(error).__name__}: {error}'
 
     def _coming(self, frame: Image) -> None:
         """Note what is due before a frame."""
@@ -272,7 +274,7 @@ class Live:
         """Hear the node, and ask what is due."""
         self._spin(lambda: True, 0.0)
         self._write_played()
-        self._problem = self._problem or self._gone()
+        self._problem = self._gone()
         self._settle()
         if self._due and (self._hurry or not (self._busy() if self._hold else self._behind())):
             self._do(self._due.popleft())

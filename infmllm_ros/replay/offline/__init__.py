@@ -191,6 +191,7 @@ class Offline:
                 self._crew.advance(self._begin_ns + round(item.at * SECOND))
                 self._do(item)
         self._crew.advance(time_ns)
+        self._recorder.settle()  # frames that waited for their camera's rate
 
     def _guide(self, frame: SourceFrame) -> None:
         """Hand in a message that says where the path leads."""

@@ -199,6 +199,10 @@ class Crew:
         """Tell whether a frame of the camera waits for its time."""
         return self.worker.cameras[camera].mailbox.waiting
 
+    def fate(self, camera: str) -> str:
+        """Say what became of the last frame of the camera that the worker took."""
+        return self.worker.cameras[camera].mailbox.last
+
     def thumbnail(self, frame: EngineFrame) -> bytes | None:
         """Give the picture of a retained frame as a jpeg; None if there is none."""
         return self._memory.thumbnail(frame)

@@ -70,7 +70,7 @@ class Recorder:
         self._early: list[records.Record] = []
         self._waiting: dict[str, tuple[int, int]] = {}  # by camera: number and stamp of a frame
         self._number = self._skipped = self._next_memory = 0
-        self._reason = ''  # why the newest frame could not be observed
+        self._reason = ''  # why the model failed at a frame, the last time
 
     def open(self, run: records.Run, sinks: Iterable[Sink], bags: Iterable[Bag],  # noqa: A003
              thumbnails: Thumbnails | None) -> None:
@@ -118,8 +118,8 @@ class Recorder:
     def settle(self) -> None:
         """Say what became of frames that the model did not look at, and that do not wait."""
         for camera in [name for name in self._waiting if not self.crew.waits(name)]:
-            self.fate(camera, records.BAD if self._reason else records.SIMILAR, self._reason)
-        self._reason = ''
+            fate = self.crew.fate(camera)
+            self.fate(camera, fate, self._reason if fate == records.FAILED else '')
 
     def close(self) -> None:
         """End a run: nothing is looked at any more."""
@@ -165,10 +165,10 @@ class Recorder:
 
     def seen(self, frame: Frame, session: StreamingSession) -> None:
         """Write down what became of a frame, and now and then what the memory holds."""
-        repeated = session.frames_skipped > self._skipped
+        skipped = session.frames_skipped > self._skipped
         self._skipped = session.frames_skipped
-        self.fate(frame.camera, records.REPEATED if repeated else records.SEEN)
-        if repeated:
+        self.fate(frame.camera, records.SKIPPED if skipped else records.SEEN)
+        if skipped:
             return
         if self._thumbnails is not None:
             jpeg = self.crew.thumbnail(session.newest)

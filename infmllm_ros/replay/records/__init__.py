@@ -32,12 +32,13 @@ from pathlib import Path
 from typing import Any
 
 FILE = 'run.jsonl'
-SEEN, SIMILAR, REPEATED, DROPPED, BAD, SENT = FATES = (
-    'seen', 'similar', 'repeated', 'dropped', 'bad', 'sent')
+SEEN, SKIPPED, DROPPED, SIMILAR, BAD, FAILED, SENT = FATES = (
+    'seen', 'skipped', 'dropped', 'similar', 'bad', 'failed', 'sent')
 """
-What becomes of a frame: observed by the model; kept out by its camera's gate, or by the policy as
-a duplicate; replaced by a newer one before max_frame_rate let it in; not an image that can be
-read; sent to a node, which does not tell more.
+What becomes of a frame, in the words of the node: observed by the model; kept out by the policy as
+a duplicate; replaced by a newer one before max_frame_rate let it in; kept out by its camera's
+gate; not an image that can be read; one at which the model failed. Or sent to a node, which does
+not tell of each.
 """
 
 
@@ -106,7 +107,7 @@ class Frame(Record):
     stamp_ns: int
     camera: str
     fate: str
-    reason: str = ''  # why it is bad
+    reason: str = ''  # why it is bad, or failed
 
 
 @dataclass
