@@ -238,10 +238,12 @@ class Memory:
 
     def _load(self, session: StreamingSession, file: Path) -> tuple[int, int, float]:
         start = time.monotonic()
-        notes = session.restore(file)
+        notes, worker = session.restore(file), self._worker()
+        if worker is None or worker.session is not session:  # whose album is another's, too
+            raise RuntimeError('the worker that read it was given up meanwhile')
         self._album.recall(notes, session.frames)
         newest = session.newest
-        self._worker().recall(newest and Observed(
+        worker.recall(newest and Observed(
             None, newest.stamp_ns, notes.get(_FRAME_ID, b'').decode(), newest.camera))
         stats = session.stats()
         return stats.tokens, stats.frames_retained, time.monotonic() - start

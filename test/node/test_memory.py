@@ -18,7 +18,9 @@ from concurrent.futures import Future
 import io
 from itertools import islice
 import json
+from pathlib import Path
 import signal
+from types import SimpleNamespace
 
 from infmllm_ros.bundled import MODEL, MODEL_BUDGET, MODEL_POLICY
 from infmllm_ros.bundled.scenes import Episode
@@ -200,6 +202,19 @@ def test_nothing_is_drawn_for_nobody_or_before_the_last_picture_is_done():
     memory._on_picture()
     memory._on_picture()
     assert node.jobs == ['picture']
+
+
+def test_a_memory_that_is_read_too_late_is_not_taken_for_the_present_one():
+    from infmllm_ros.node.album import Album
+    from infmllm_ros.node.memory import Memory
+    node, recalled = Unseen(), []
+    heir = SimpleNamespace(session='new', recall=recalled.append)
+    memory = Memory(node, node, lambda: heir, None)
+    memory._album = Album(64, 4)
+    late = SimpleNamespace(restore=lambda file: {}, frames={}, newest=None, stats=lambda: None)
+    with pytest.raises(RuntimeError, match='given up'):
+        memory._load(late, Path('any'))
+    assert not recalled
 
 
 def test_the_frames_an_answer_rests_on_are_shown_to_those_who_look(lived, revived, robot):
