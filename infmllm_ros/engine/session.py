@@ -75,9 +75,9 @@ class StreamingSession:
         self.vocabulary = model.config.get_text_config(decoder=True).vocab_size
         if model.rope is None:
             model.rope = RopeMap(model.model, model.adapter.spatial)
-        ranks = model.rope.ranks
-        ranks.check(policy)
-        self.plan = make_plan(model.spec, policy, model.dtype, self.settings, ranks.size)
+        model.rope.ranks.check(policy)
+        self.plan = make_plan(
+            model.spec, policy, model.dtype, self.settings, model.rope.ranks.size)
         self.cache = StreamCache(
             model.config.get_text_config(decoder=True), model.rope, self.plan.capacity,
             self.plan.headroom, self.adapter.max_extent, policy.scope, policy.channels,
@@ -239,14 +239,15 @@ class StreamingSession:
         max_tokens = intake.answer_length(max_tokens, self.settings.max_answer)
         remember = self.settings.remember if remember is None else remember
         ids = intake.question_ids(question, self.prompt, self.settings.max_question)
-        if frame is not None and remember:
-            self.observe(*frame)
-            frame = None
-        if remember:
-            retention.admit(self, len(ids) + max_tokens + len(self.prompt.reopen()))
-        self._asking = Asking(
-            self, Chunk(ids), max_tokens, remember, Sampling(temperature, top_p, seed),
-            intake.seconds(deadline_s), Schema(schema) if schema else None, frame)
+        sampling, deadline_s = Sampling(temperature, top_p, seed), intake.seconds(deadline_s)
+        form = Schema(schema) if schema else None
+        if remember:        # what is refused leaves no frame behind
+            shown = watching.measure(self, *frame) if frame else 0
+            retention.admit(self, shown + len(ids) + max_tokens + len(self.prompt.reopen()))
+            if frame:
+                self.observe(*frame)
+        self._asking = Asking(self, Chunk(ids), max_tokens, remember, sampling, deadline_s, form,
+                              None if remember else frame)
         return self._asking
 
     def answer(self, question: str, *, choices: Sequence[str] | None = None, **options: Any,
@@ -275,9 +276,10 @@ class StreamingSession:
         QuestionError
             Also if the choices are fewer than two, empty, repeated or longer than `max_answer`.
         """
-        asking = self.ask(question, **options)
         if choices is not None:
-            return asking.choose(choices)
+            intake.choice_ids(choices, self.prompt, self.settings.max_answer)  # before it enters
+            return self.ask(question, **options).choose(choices)
+        asking = self.ask(question, **options)
         for _ in asking:
             pass
         return asking.answer

@@ -40,6 +40,14 @@ def observe(session: StreamingSession, image: Any, stamp_ns: int, camera: str) -
     _enter(session, [chunk], [int(stamp_ns)], [camera], encoded - start)
 
 
+def measure(session: StreamingSession, image: Any, stamp_ns: int, camera: str) -> int:
+    """Count the tokens that a frame takes, without a look at it."""
+    _check_sight(session)
+    return len(session.adapter.lay_out(
+        image, _seconds(session, int(stamp_ns), int(stamp_ns)),
+        session.settings.labels.get(camera, '')))
+
+
 def glimpse(session: StreamingSession, image: Any, stamp_ns: int, camera: str) -> Frame:
     """
     Prefill a frame and note it nowhere but in the cache, which its caller rolls back.

@@ -14,7 +14,7 @@
 
 """A frame that comes with a question: seen right before it, and gone with it (invariant 6)."""
 
-from infmllm_ros.engine import QuestionError, StreamingSession
+from infmllm_ros.engine import ContextFull, QuestionError, StreamingSession
 from infmllm_ros.engine.plain import plain_inputs, Shown
 import pytest
 from tape import generate_plainly
@@ -96,6 +96,19 @@ def test_it_stays_with_a_question_that_stays():
     target.answer(QUESTION, max_tokens=2, remember=True, frame=(picture(9), 99 * S, 'left'))
     assert (target.newest.stamp_ns, target.newest.camera) == (99 * S, 'left')
     assert target.stats().frames_seen == 7
+
+
+@pytest.mark.parametrize(('row', 'wrong'), [
+    ('saddle', {'temperature': -1}), ('saddle', {'deadline_s': -1}),
+    ('saddle', {'schema': 'no JSON'}), ('saddle', {'choices': ['yes']}), ('full', {})])
+def test_a_question_that_is_refused_leaves_no_frame_behind(row, wrong, tmp_path):
+    target = session('smolvlm', row, 160, question_frame=True)
+    target.tell(words(load('smolvlm'), 100, 0))
+    before = memory(target, tmp_path)
+    with pytest.raises((QuestionError, ContextFull)):
+        target.answer(QUESTION, max_tokens=16, remember=True, frame=(picture(9), S, 'left'),
+                      **wrong)
+    assert same(memory(target, tmp_path), before) and target.stats().frames_seen == 0
 
 
 def test_a_pass_that_fails_on_it_leaves_no_trace(tmp_path):
