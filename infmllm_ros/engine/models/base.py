@@ -29,7 +29,7 @@ from ..chunk import Chunk, Span
 from ..errors import ModelError
 from ..features import Features, split_features
 from ..parallel import entrance
-from ..preprocess import FILTERS, frame_size
+from ..preprocess import FILTERS, frame_size, normalise, resize
 
 # Longest stamp: 115 days. It bounds the tokens of a frame, for a stream without end.
 MAX_SECONDS = 9_999_999
@@ -241,6 +241,11 @@ class Adapter(ABC):
             If the model does not see.
         """
         return self.see(model, [self.lay_out(image, seconds, label)], [image])[0]
+
+    def resized(self, frame: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """Resize a frame, uint8 [1, 3, H, W], and normalise it: float32 [1, 3, height, width]."""
+        frame = resize(frame, height, width, self._resample)
+        return normalise(frame, self._mean, self._std, self._scale)
 
     def token_id(self, token: str) -> int:
         """Find a special token of the family; ModelError if the tokenizer lacks it."""

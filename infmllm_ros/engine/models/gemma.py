@@ -91,8 +91,7 @@ class Gemma4(Adapter):
         """
         frame = preprocess.to_frame(image)
         rows, cols = (side * self.pool for side in self.grid(*frame.shape[-2:]))
-        frame = preprocess.resize(frame, rows * self.patch, cols * self.patch, self._resample)
-        pixels = preprocess.normalise(frame, self._mean, self._std, self._scale)
+        pixels = self.resized(frame, rows * self.patch, cols * self.patch)
         pad = (0, 0, 0, self.max_cells * self.pool**2 - rows * cols)
         places = torch.cartesian_prod(torch.arange(rows), torch.arange(cols)).flip(1)
         return {

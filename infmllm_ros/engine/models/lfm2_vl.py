@@ -71,8 +71,7 @@ class Lfm2VL(Adapter):
         """
         frame = preprocess.to_frame(image)
         rows, cols = (side * self.merge for side in self.grid(*frame.shape[-2:]))
-        frame = preprocess.resize(frame, rows * self.patch, cols * self.patch, self._resample)
-        pixels = preprocess.normalise(frame, self._mean, self._std, self._scale)
+        pixels = self.resized(frame, rows * self.patch, cols * self.patch)
         most = self.max_cells * self.merge**2
         patches = preprocess.patch_rows(pixels, self.patch)
         return {

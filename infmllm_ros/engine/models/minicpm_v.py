@@ -79,8 +79,7 @@ class MiniCPMV(Adapter):
         """
         frame = preprocess.to_frame(image)
         rows, cols = (side * self.merge for side in self.grid(*frame.shape[-2:]))
-        frame = preprocess.resize(frame, rows * self.patch, cols * self.patch, self._resample)
-        pixels = preprocess.normalise(frame, self._mean, self._std, self._scale)
+        pixels = self.resized(frame, rows * self.patch, cols * self.patch)
         strips = pixels.unflatten(2, (rows, self.patch)).transpose(2, 3)    # [1, 3, y, row, x]
         return {
             'pixel_values_videos': strips.flatten(3),

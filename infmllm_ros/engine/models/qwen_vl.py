@@ -72,8 +72,7 @@ class QwenVL(Adapter):
         """Resize to whole tokens: pixel_values [patches, 3 * 2 * patch ** 2], image_grid_thw."""
         frame = preprocess.to_frame(image)
         rows, cols = self.grid(*frame.shape[-2:])
-        frame = preprocess.resize(frame, rows * self.cell, cols * self.cell, self._resample)
-        pixels = preprocess.normalise(frame, self._mean, self._std, self._scale)
+        pixels = self.resized(frame, rows * self.cell, cols * self.cell)
         return {
             'pixel_values': preprocess.patchify(pixels, self.patch, self.merge, self.temporal),
             'image_grid_thw': torch.tensor([[1, rows * self.merge, cols * self.merge]]),

@@ -76,9 +76,7 @@ class SmolVLM(Adapter):
         frame = preprocess.to_frame(image)
         size = preprocess.fit_longest(*frame.shape[-2:], self.longest)
         frame = preprocess.resize(frame, *size, self._resample)
-        frame = preprocess.resize(frame, self.side, self.side, self._resample)
-        pixels = preprocess.normalise(frame, self._mean, self._std, self._scale)
-        return {'pixel_values': pixels[None]}
+        return {'pixel_values': self.resized(frame, self.side, self.side)[None]}
 
     def look(self, model: Any, pixels: dict[str, torch.Tensor]) -> Features:
         """Run the vision tower; on each frame alone if one of them is blank."""

@@ -49,8 +49,7 @@ class Square(Adapter):
 
     def view(self, image: Any) -> torch.Tensor:
         """Resize to the square view and normalise: float32 [1, 3, H, W]."""
-        frame = preprocess.resize(preprocess.to_frame(image), *self.size, self._resample)
-        return preprocess.normalise(frame, self._mean, self._std, self._scale)
+        return self.resized(preprocess.to_frame(image), *self.size)
 
     def pixels(self, image: Any) -> dict[str, torch.Tensor]:
         """Resize to the square view: pixel_values float32 [1, 3, H, W]."""
