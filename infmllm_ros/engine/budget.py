@@ -66,6 +66,8 @@ class Settings:
         """Check the ranges, and read `prefill`."""
         prefill = make_prefill(self.prefill)
         object.__setattr__(self, 'prefill', prefill)
+        # of its own: the room for the longest is planned once, and files take a dict
+        object.__setattr__(self, 'labels', dict(self.labels))
         for name in ('max_question', 'max_answer', 'chunk'):
             if getattr(self, name) < 1:
                 raise BudgetError(f'{name} is {getattr(self, name)}, must be at least 1 token')

@@ -43,9 +43,7 @@ def observe(session: StreamingSession, image: Any, stamp_ns: int, camera: str) -
 def measure(session: StreamingSession, image: Any, stamp_ns: int, camera: str) -> int:
     """Count the tokens that a frame takes, without a look at it."""
     _check_sight(session)
-    return len(session.adapter.lay_out(
-        image, _seconds(session, int(stamp_ns), int(stamp_ns)),
-        session.settings.labels.get(camera, '')))
+    return len(session.adapter.lay_out(image, *_texts(session, int(stamp_ns), camera)))
 
 
 def glimpse(session: StreamingSession, image: Any, stamp_ns: int, camera: str) -> Frame:
@@ -154,8 +152,12 @@ def _encode(session: StreamingSession, image: Any, stamp_ns: int, camera: str) -
     """Turn an image into the tokens of a frame."""
     _check_sight(session)
     return session.adapter.encode(
-        session.model.model, image, _seconds(session, stamp_ns, stamp_ns),
-        session.settings.labels.get(camera, ''))
+        session.model.model, image, *_texts(session, stamp_ns, camera))
+
+
+def _texts(session: StreamingSession, stamp_ns: int, camera: str) -> tuple[float, str]:
+    """Give what a frame's own text says: seconds since the first frame, and the label."""
+    return _seconds(session, stamp_ns, stamp_ns), session.settings.labels.get(camera, '')
 
 
 def _check_sight(session: StreamingSession) -> None:

@@ -14,6 +14,8 @@
 
 """Text before the frames of a camera, so that a model can tell several cameras apart."""
 
+from types import MappingProxyType
+
 from infmllm_ros.engine import BudgetError, StreamingSession
 from infmllm_ros.engine.plain import plain_inputs, Shown
 import pytest
@@ -71,11 +73,20 @@ def test_the_longest_label_has_its_room():
                          labels=LABELS, **room)
 
 
-def test_labels_are_saved_with_the_memory(tmp_path):
-    target = session('smolvlm', 'full', 300, labels=LABELS)
+def test_labels_are_saved_with_the_memory_in_whatever_mapping_they_came(tmp_path):
+    target = session('smolvlm', 'full', 300, labels=MappingProxyType(LABELS))
     target.observe(picture(0), 0, 'left')
     target.save(tmp_path / 'memory')
     revived = StreamingSession.load(tmp_path / 'memory', load('smolvlm'))
     for one in (target, revived):
         one.observe(picture(1), 10**9, 'front')
     assert revived.stats().tokens_seen == target.stats().tokens_seen
+
+
+def test_labels_that_change_later_are_not_those_of_the_session():
+    labels = dict(LABELS)
+    target = session('smolvlm', 'full', 300, labels=labels)
+    labels['left'] = 'of more tokens than there is room for ' * 99
+    target.observe(picture(0), 0, 'left')
+    each = len(load('smolvlm').adapter.lay_out(picture(0), 0.0, LABELS['left']))
+    assert target.stats().tokens_seen == len(target.prefix) + each
