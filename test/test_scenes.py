@@ -319,7 +319,8 @@ def test_a_fact_is_asked_again_only_after_the_gap():
 
 @pytest.mark.parametrize('call, words', [
     (lambda e: e.tell('weather', 'one'), 'target'), (lambda e: e.tell('code', 'anna'), 'zero'),
-    (lambda e: e.questions(('later',)), 'now, back'), (lambda e: e.questions(), 'no frame')])
+    (lambda e: e.questions(('later',)), 'now, back'), (lambda e: e.questions(), 'no frame'),
+    (lambda e: e.answer('weather'), 'told, hold')])
 def test_wrong_calls_are_refused_with_the_remedy(call, words):
     with pytest.raises(ValueError, match=words):
         call(Episode('bench', 0, render=False))

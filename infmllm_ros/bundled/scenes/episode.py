@@ -190,11 +190,21 @@ class Episode(Iterator[Step]):
     # --- what is asked
 
     def answer(self, name: str) -> str | None:
-        """Return the right answer now to the question of this name; None if it has none now."""
+        """
+        Return the right answer now to the question of this name; None if it has none now.
+
+        Raises
+        ------
+        ValueError
+            If there is no such topic.
+        """
         if name.startswith('told:'):
             fact = self._facts.get(name)
             return fact.value if fact is not None else NONE
-        topic = next(topic for topic in TOPICS[self.kind] if topic.name == name.partition(':')[0])
+        topics = {topic.name: topic for topic in TOPICS[self.kind]}
+        topic = topics.get(name.partition(':')[0])
+        if topic is None:
+            raise ValueError(f'no topic of {name!r}; there are told, {", ".join(topics)}')
         if topic.kind == 'now':
             return self._world.now(name)
         fact = self._world.back(name)
