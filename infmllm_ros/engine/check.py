@@ -190,6 +190,12 @@ def describe(spec: ModelSpec, rope: RopeMap) -> Iterator[tuple[str, str]]:
         'with a constant state'
         for layer in layers)
     yield 'layers', f'{len(layers)}: ' + ', '.join(f'{n} {kind}' for kind, n in kinds.items())
+    if spec.adapter.prompt.plain:
+        yield 'prompt', ('plain text, as there is no chat template: right for a base model; any '
+                         'other lacks a file (chat_template.jinja or .json)')
+    if spec.adapter.default_pixels:
+        yield 'pixels', ('as usual for this family, as there is no preprocessor_config.json: '
+                         "copy the checkpoint's own beside config.json")
     if not spec.adapter.sees:
         yield 'frame', 'none: it reads text only, for sessions without the node'
         return

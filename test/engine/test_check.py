@@ -83,6 +83,17 @@ def test_the_rotation_is_named_before_the_weights(family, changes, told, tmp_pat
     assert re.search("does not work: cannot load the weights of '.* is missing", found['verdict'])
 
 
+def test_a_template_or_processor_that_was_forgotten_is_told(tmp_path, capsys):
+    status, found = run(capsys, folder('smolvlm'))
+    assert status == 0 and not {'prompt', 'pixels'} & found.keys()
+    place = copy('smolvlm', tmp_path)
+    for name in ('chat_template.json', 'preprocessor_config.json'):
+        (place / name).unlink()
+    status, found = run(capsys, place)
+    assert status == 0
+    assert 'no chat template' in found['prompt'] and 'preprocessor_config' in found['pixels']
+
+
 def test_the_memory_of_a_budget_is_what_a_session_takes(capsys):
     _, found = run(capsys, folder('smolvlm'), '--budget', 1000)
     target = StreamingSession(load('smolvlm'), make_policy('saddle', budget=1000))

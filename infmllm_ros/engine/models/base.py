@@ -70,6 +70,8 @@ class Adapter(ABC):
         The most positions one frame's vision tokens can span beyond 1-D counting (M-RoPE).
     prompt : Prompt
         Turns as tokens.
+    default_pixels : bool
+        Whether it sees, and the checkpoint does not say how frames become pixels.
     """
 
     model_types: ClassVar[tuple[str, ...]]
@@ -88,6 +90,7 @@ class Adapter(ABC):
 
     frame_tokens: int
     max_extent: int = 1
+    default_pixels: bool
     placeholder: int
     opening: tuple[int, ...] = ()
     closing: tuple[int, ...] = ()
@@ -104,6 +107,7 @@ class Adapter(ABC):
             raise ModelError(f'tokens_per_frame is {tokens_per_frame}: it must be at least 1')
         self.config = config
         self._tokenizer = tokenizer
+        self.default_pixels = self.sees and not settings
         self._mean = settings.get('image_mean') or self.mean
         self._std = settings.get('image_std') or self.std
         self._scale = settings.get('rescale_factor') or 1 / 255

@@ -120,6 +120,11 @@ class Prompt:
             stops.add(self._added_ids[end_of_turn[0].strip()])
         self.stop_ids = frozenset(stops)
 
+    @property
+    def plain(self) -> bool:
+        """Whether there is no chat template, so that turns are plain text."""
+        return not self._tokenizer.chat_template
+
     def prefix(self, system: str) -> torch.Tensor:
         """
         Tokenize the system turn and the opening of the user turn.
