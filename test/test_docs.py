@@ -50,6 +50,21 @@ def test_every_link_leads_somewhere(page):
             assert anchor in anchors(target), f'{page.name}: {target.name} has no #{anchor}'
 
 
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_every_module_that_is_run_exists_with_its_options(page):
+    for module, rest in re.findall(
+            r'python -m ((?:infmllm_ros|benchmarks|training|docs)[\w.]*)([^\n`#|;]*)',
+            page.read_text()):
+        place = ROOT.joinpath(*module.split('.'))
+        files = [place.with_suffix('.py'), place / '__main__.py']
+        files = [file for file in files if file.is_file()]
+        assert files, f'{page.name}: there is no {module} to run'
+        folder = place.parent if place.parent != ROOT else place
+        source = ''.join(file.read_text() for file in [*files, *folder.glob('*.py')])
+        for option in re.findall(r'(?<!\S)--[a-z][\w-]*', rest.partition('--ros-args')[0]):
+            assert f"'{option}'" in source, f'{page.name}: {module} has no {option}'
+
+
 def test_every_page_is_in_the_site_once():
     def leaves(entry):
         if isinstance(entry, str):
