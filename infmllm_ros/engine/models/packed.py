@@ -60,7 +60,8 @@ def pack(model: nn.Module) -> None:
     memory is needed; but one that another module reads, as an embedding does that is tied to the
     vocabulary's projection, stays beside its packed copy.
     """
-    if not FAST_BFLOAT16 or not torch.backends.mkldnn.is_available():
+    if not (FAST_BFLOAT16 and torch.backends.mkldnn.is_available()
+            and hasattr(torch.ops.mkldnn, '_reorder_linear_weight')):   # torch's own, not public
         return
     readers = Counter(
         id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
