@@ -231,13 +231,13 @@ def messages(folder):
 
 
 def test_at_a_low_rate_nothing_is_held_and_all_is_the_same(node, robot, model):
-    source = Rendered(5, count=24)
-    plan = Plan((Entry('choice', 'what is ahead', at=(.8,), choices=('car', 'tree')),
-                 Entry('frame', 'what is on the left', frame=20),
+    source = Rendered(5, count=8)
+    plan = Plan((Entry('choice', 'what is ahead', at=(.2,), choices=('car', 'tree')),
+                 Entry('frame', 'what is on the left', frame=6),
                  Entry('last', 'what is ahead', at=(inf,))),
-                (Telling(.5, 'the target is the white cube'),))
+                (Telling(.1, 'the target is the white cube'),))
     session, answers = plainly(model, source, plan)
-    for rate in (.5, .1, .02):  # until the machine keeps up
+    for rate in (.5, .1, .02, .005):  # until the machine keeps up
         assert robot.trigger('reset').success
         records = []
         play(source, plan, records.append, rate=rate)
@@ -249,7 +249,7 @@ def test_at_a_low_rate_nothing_is_held_and_all_is_the_same(node, robot, model):
             check_memory(robot, model, session)
             return
         except AssertionError:  # what is late is told and asked all the same, in between frames
-            if rate == .02:
+            if rate == .005:
                 raise
 
 
