@@ -37,7 +37,7 @@ from rcl_interfaces.msg import Parameter, ParameterValue
 from rcl_interfaces.srv import SetParameters
 import rclpy
 from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 import rclpy.subscription
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
@@ -140,8 +140,9 @@ class Robot:
     def _spin(self) -> None:
         try:
             self._executor.spin()
-        except ExternalShutdownException:
-            pass
+        except Exception:
+            if self.context.ok():  # else it has met the end of the context
+                raise
 
     def hear(self, topic: str, kind: Any) -> None:
         """Subscribe: what comes is in `got`."""
