@@ -57,7 +57,7 @@ ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).with_suffix('.json')
 SIZE, RATE, BURST = 64, 30.0, 200.0  # [pixels], [Hz], [Hz]
 HANG = 4.0  # [s] watchdog_timeout
-WARM = 120.0  # [s] that do not count for memory and latency
+WARM = 900.0  # [s] that do not count for memory and latency: topics keep 1,000 messages each
 PATIENCE = 60.0  # [s] for anything that should happen
 BAD = ({'encoding': 'nonsense'}, {'step': 10}, {'width': 0}, {'height': 2**31},
        {'data': bytes(10)})
@@ -212,11 +212,12 @@ class Soak:
         """Go through faults, by the names of the methods, for so long; return the result."""
         acts = [getattr(self, name) for name in names]
         begun = time.monotonic()
-        memory: list[tuple[float, int]] = []
+        memory: list[tuple[float, int, int]] = []
         while time.monotonic() - begun < seconds:
             self.faults[self.random.choice(acts)()] += 1
             self.check()
-            memory.append((time.monotonic() - begun, self.stats().process_bytes))
+            memory.append((time.monotonic() - begun, anonymous(self.process.process.pid),
+                           self.stats().process_bytes))
             time.sleep(self.random.expovariate(1.0))
         self.running = False
         self.camera.join()
@@ -224,7 +225,7 @@ class Soak:
                   and sum(self.stats().queries_answered) == len(self.sent), 'all is answered')
         return self.result(begun, time.monotonic() - begun, memory)
 
-    def result(self, begun: float, seconds: float, memory: list[tuple[float, int]],
+    def result(self, begun: float, seconds: float, memory: list[tuple[float, int, int]],
                ) -> dict[str, Any]:
         """Sum up."""
         replies = Counter(answer.id for answer in self.robot.got['answer'])
@@ -233,7 +234,7 @@ class Soak:
                   'dropped': camera.frames_dropped, 'similar': camera.frames_similar,
                   'bad': camera.images_bad, 'failed': camera.frames_failed}
         assert set(counts) == set(FATES)
-        slope, error, last = trend(memory)
+        slope, error, last = trend([(when, size) for when, size, _ in memory])
         halves = np.array_split([latency for when, latency in self.latencies
                                  if when - begun > min(WARM, seconds / 4)], 2)
         return {
@@ -245,20 +246,33 @@ class Soak:
                           'with more than one': sum(replies[one] > 1 for one in self.sent)},
             'checks': {'asked': self.asked, 'right': self.right, 'wrong': self.wrong[:20]},
             'memory': {'slope_mib_h': slope, 'error_mib_h': error, 'last_mib': last,
-                       'every_minute_mib': minutely(memory)},
+                       'every_minute_mib': minutely([(when, size) for when, size, _ in memory]),
+                       'resident_every_minute_mib': minutely(
+                           [(when, size) for when, _, size in memory])},
             'latency_s': [float(np.median(half)) for half in halves],
             'tracebacks': self.process.log.count('Traceback'),
             'machine': processor(), 'torch': torch.__version__}
 
 
+def anonymous(process: int) -> int:
+    """
+    Read how much memory a process has of its own [bytes].
+
+    Resident memory counts pages of files too (libraries, weights), which the kernel takes away
+    and brings back as it likes.
+    """
+    status = Path(f'/proc/{process}/status').read_text()
+    return 1024 * int(status.partition('RssAnon:')[2].split()[0])
+
+
 def minutely(memory: list[tuple[float, int]]) -> list[float]:
-    """Pick the resident memory of about each minute [MiB]."""
+    """Pick the memory of about each minute [MiB]."""
     by_minute = {int(when // 60): size for when, size in memory}
-    return [round(size / 2**20, 1) for size in by_minute.values()]
+    return [round(size / 2**20, 2) for size in by_minute.values()]
 
 
 def trend(memory: list[tuple[float, int]]) -> tuple[float, float, float]:
-    """Fit a line to the resident memory: slope and standard error [MiB/h], last value [MiB]."""
+    """Fit a line to the memory after WARM: slope and standard error [MiB/h], last value [MiB]."""
     times, sizes = np.array([m for m in memory if m[0] > min(WARM, memory[-1][0] / 4)], float).T
     hours, mib = times / 3600, sizes / 2**20
     (slope, _), covariance = np.polyfit(hours, mib, 1, cov=True)
@@ -269,6 +283,8 @@ def table(result: dict[str, Any]) -> str:
     """Write the section of the page."""
     frames, asked, checks = result['frames'], result['questions'], result['checks']
     memory, latency = result['memory'], result['latency_s']
+    half_an_hour = memory['every_minute_mib'][-31:]
+    growth = half_an_hour[-1] - half_an_hour[0]
     fates = ' + '.join(f'{frames[fate]:,} {fate}' for fate in FATES)
     named = ('ok', 'cancelled', 'no frame', 'bad query', 'busy', 'failed', 'replaced', 'expired')
     ends = ' + '.join(f'{n:,} {name}' for n, name in zip(asked['answered'], named) if n)
@@ -293,8 +309,10 @@ def table(result: dict[str, Any]) -> str:
 | questions without a reply, with more than one | {asked['without reply']}, \
 {asked['with more than one']} |
 | fact told and asked for after a fault | {checks['right']} of {checks['asked']} right |
-| resident memory | {memory['last_mib']:.0f} MiB, slope {memory['slope_mib_h']:+.1f} ± \
-{memory['error_mib_h']:.1f} MiB/h |
+| memory of its own, at the end | {memory['last_mib']:.1f} MiB |
+| its slope after {WARM / 60:.0f} minutes | {memory['slope_mib_h']:+.2f} ± \
+{memory['error_mib_h']:.2f} MiB/h |
+| its growth in the last half hour | {growth:+.2f} MiB |
 | latency of those answers, median | first half {1e3 * latency[0]:.0f} ms, second half \
 {1e3 * latency[1]:.0f} ms |
 """
