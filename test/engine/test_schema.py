@@ -121,6 +121,17 @@ def test_a_check_that_would_take_for_ever_ends(form, said):
     assert 'takes longer than' in Schema(json.dumps(form)).problem(json.dumps(said))
 
 
+@pytest.mark.parametrize(('form', 'enforced'), [
+    ({'multipleOf': 0.25}, True), ({'multipleOf': 1000}, True), ({'multipleOf': 999983}, False),
+    ({'allOf': [{'multipleOf': 997}, {'multipleOf': 991}]}, False)])
+def test_a_multiple_with_many_remainders_is_checked_but_not_enforced(form, enforced):
+    model = load('llama')
+    schema = Schema(json.dumps({'type': 'number', **form}))
+    guide = schema.guide(model.tokenizer, model.adapter.prompt.stop_ids, len(model.tokenizer))
+    assert (guide is not None) == enforced
+    assert not schema.problem('0') and 'multiple' in schema.problem('1.1')
+
+
 @pytest.mark.parametrize('form', [
     {'unevaluatedProperties': False}, {'allOf': [{'items': {'unevaluatedItems': False}}]}])
 def test_a_keyword_whose_check_has_no_bound_is_refused_with_a_remedy(form):

@@ -117,5 +117,6 @@ def test_any_set_of_parameters(data, names, policy, budget, short):
     except (ParameterError, EngineError) as error:
         one_line(error)
     else:
+        tried['sets of parameters that work'] += 1
         stats = session.stats()
         assert stats.tokens <= stats.budget and stats.frames_seen == 3
