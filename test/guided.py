@@ -23,6 +23,7 @@ takes fixtures of pytest cannot be run so.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import importlib.util
 from pathlib import Path
 import random
@@ -35,7 +36,7 @@ import atheris
 CODE = ['infmllm_ros', 'PIL', 'rosbags', 'yaml']  # whose branches are watched
 
 
-def search(test: str) -> Any:
+def search(test: str) -> Callable[[bytes], None]:
     """Import a test, ``file::name``, and what it tests with its branches watched."""
     file, _, name = test.partition('::')
     for folder in (Path(__file__).parent, Path(file).parent, Path(__file__).with_name('engine')):
@@ -44,7 +45,21 @@ def search(test: str) -> Any:
         spec = importlib.util.spec_from_file_location(Path(file).stem, file)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-    return getattr(module, name).hypothesis.fuzz_one_input
+    return counted(getattr(module, name).hypothesis.fuzz_one_input)
+
+
+def counted(run: Callable[[bytes], Any]) -> Callable[[bytes], None]:
+    """Tell how many cases there were: a run that ends while hypothesis still draws is none."""
+    from cases import tried
+    told = 0
+
+    def one(data: bytes) -> None:
+        nonlocal told
+        run(data)
+        if sum(tried.values()) >= told + 500:
+            told = sum(tried.values())
+            print(f'{told} cases')
+    return one
 
 
 def seeds(folder: Path, count: int = 200, size: int = 2048) -> str:

@@ -91,6 +91,15 @@ def test_missing_weights_are_refused(tmp_path):
     assert '1 missing' in line and name in line
 
 
+def test_an_unknown_kind_is_refused_in_a_line_that_can_be_read(tmp_path):
+    folder = zoo.copy('smolvlm', tmp_path)
+    form = json.loads((folder / 'config.json').read_text())
+    form['text_config']['model_type'] = True     # transformers then lists all kinds that it knows
+    (folder / 'config.json').write_text(json.dumps(form))
+    line = refusal(load_model, folder, device='cpu')
+    assert 'model type' in line and len(line) < 1000 and line.endswith('Hugging Face checkpoint')
+
+
 def test_torn_weights_are_refused(tmp_path):
     folder = zoo.copy('llama', tmp_path)
     path = zoo.shards(folder)[0]

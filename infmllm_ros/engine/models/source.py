@@ -40,8 +40,9 @@ TOKENIZERS = ('tokenizer.json', 'tokenizer.model', 'vocab.json')
 
 
 def first_line(error: BaseException) -> str:
-    """Shorten an error to one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Shorten an error to one line: some of transformers list all models that there are."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= 300 else f'{line[:300]}...'
 
 
 @contextmanager
