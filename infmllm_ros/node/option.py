@@ -91,20 +91,21 @@ class Option:
             kind = _KINDS.get(type(value), 'array')
             if kind == 'integer' and self.kind == 'double':
                 example = float(value)
-            return (f'parameter {self.name} is {_short(value)}, of type {kind}, but must be of '
+            return (f'parameter {self.name} is {short(value)}, of type {kind}, but must be of '
                     f'type {self.kind}: write it like {example}')
         too_low = self.low is not None and value < self.low
         too_high = self.high is not None and value > self.high
         if too_low or too_high or value != value:
-            return (f'parameter {self.name} is {_short(value)}, but must be {self.limit}: '
+            return (f'parameter {self.name} is {short(value)}, but must be {self.limit}: '
                     f'choose a value in that range, the default is {example}')
         if self.choices and value not in self.choices:
-            return (f'parameter {self.name} is {_short(value)}, but must be {self.limit}: '
+            return (f'parameter {self.name} is {short(value)}, but must be {self.limit}: '
                     f'choose one of them, the default is {example}')
         return ''
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Write a value on one line, cut where it is long."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + '...'
 

@@ -37,6 +37,7 @@ from infmllm_ros.node.option import (
     LOWER,
     Option,
     ParameterError,
+    short,
     START,
     yaml_text,
 )
@@ -179,7 +180,7 @@ def refusal(name: str, value: Any, worker: Any, cameras: Sequence[str] = ()) -> 
         return ''
     if option.changes == START:
         return (f'parameter {name} is fixed when the process starts: restart the node with '
-                f'-p {name}:={value}')
+                f'-p {name}:={short(value)}')
     if option.changes == CONFIGURE and worker is not None:
         return f'parameter {name} is read when the node configures: {_AGAIN}'
     problem = option.problem(value)

@@ -27,6 +27,7 @@ from infmllm_ros.node.loading import open_session
 from infmllm_ros.node.option import ParameterError
 from infmllm_ros.node.parameters import TABLE
 import numpy as np
+import pytest
 
 MOST = 600  # [tokens, or what else is counted] more would only take longer
 CAMERAS = st.sampled_from([('',), ('front',), ('front', 'rear')]) | st.lists(
@@ -80,7 +81,16 @@ def model():
 @given(name=st.sampled_from(sorted(TABLE)), data=st.data())
 def test_any_value_of_a_parameter(name, data):
     option = TABLE[name]
-    value = data.draw(limits(option) | ANY | HOSTILE | allowed(option))
+    refused_or_right(option, data.draw(limits(option) | ANY | HOSTILE | allowed(option)))
+
+
+@pytest.mark.parametrize('value', ['\n', 'x' * 5000, True])
+def test_what_is_fixed_at_the_start_is_refused_in_a_line(value):
+    refused_or_right(TABLE['autostart'], value)
+
+
+def refused_or_right(option, value):
+    name = option.name
     tried['values of parameters'] += 1
     problem = parameters.refusal(name, value, None)
     one_line(problem)
