@@ -51,6 +51,7 @@ import numpy as np
 from std_msgs.msg import String
 import torch
 
+from .pages import write_between, write_json
 from .timing import processor
 
 ROOT = Path(__file__).parents[1]
@@ -234,7 +235,8 @@ class Soak:
                   'dropped': camera.frames_dropped, 'similar': camera.frames_similar,
                   'bad': camera.images_bad, 'failed': camera.frames_failed}
         assert set(counts) == set(FATES)
-        slope, error, last = trend([(when, size) for when, size, _ in memory])
+        own = [(when, size) for when, size, _ in memory]
+        slope, error, last = trend(own)
         halves = np.array_split([latency for when, latency in self.latencies
                                  if when - begun > min(WARM, seconds / 4)], 2)
         return {
@@ -246,7 +248,7 @@ class Soak:
                           'with more than one': sum(replies[one] > 1 for one in self.sent)},
             'checks': {'asked': self.asked, 'right': self.right, 'wrong': self.wrong[:20]},
             'memory': {'slope_mib_h': slope, 'error_mib_h': error, 'last_mib': last,
-                       'every_minute_mib': minutely([(when, size) for when, size, _ in memory]),
+                       'every_minute_mib': minutely(own),
                        'resident_every_minute_mib': minutely(
                            [(when, size) for when, _, size in memory])},
             'latency_s': [float(np.median(half)) for half in halves],
@@ -318,13 +320,6 @@ def table(result: dict[str, Any]) -> str:
 """
 
 
-def write(page: Path, section: str) -> None:
-    """Put the section in the place of the old one."""
-    begin, end = '<!-- soak: made by benchmarks/soak.py -->\n', '<!-- end of soak -->'
-    head, _, rest = page.read_text().partition(begin)
-    page.write_text(head + begin + section + end + rest.partition(end)[2])
-
-
 def main() -> int:
     """Run, or only write the page from the last result; 0 if nothing was lost."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
@@ -334,12 +329,12 @@ def main() -> int:
     parser.add_argument('--again', action='store_true', help='no run: the page from the result')
     args = parser.parse_args()
     if not args.again:
-        RESULT.write_text(json.dumps(soak(args.minutes, args.seed), indent=1) + '\n')
+        write_json(RESULT, soak(args.minutes, args.seed))
     result = json.loads(RESULT.read_text())
     section = table(result)
     print(section)
     if args.page:
-        write(args.page, section)
+        write_between(args.page, 'soak', section)
     asked, frames = result['questions'], result['frames']
     return int(bool(
         result['status'] or result['tracebacks'] or asked['without reply']

@@ -38,14 +38,19 @@ def test_frames_and_watches_take_turns_and_then_the_watches_go_on(
                              *[('watch', 'next')] * 3]
 
 
-@pytest.mark.parametrize('busy', ['queue', 'newest', 'interrupt', 'reject'])
-def test_a_question_waits_for_the_running_watch_only(worker, watches, session, listener, busy):
-    worker.questions.busy = busy
+def see_then_hold(worker, session, listener):
+    """Have a frame seen, and whatever comes next held at the gate."""
     worker.offer(Frame('frame', 1))
     listener.wait(lambda: listener.seen)
     assert worker.wait_idle(TIMEOUT)
     session.gate.clear()
     session.entered.clear()
+
+
+@pytest.mark.parametrize('busy', ['queue', 'newest', 'interrupt', 'reject'])
+def test_a_question_waits_for_the_running_watch_only(worker, watches, session, listener, busy):
+    worker.questions.busy = busy
+    see_then_hold(worker, session, listener)
     watches.due = 3
     worker.offer(Frame('next', 2))
     assert session.entered.wait(TIMEOUT)
@@ -90,11 +95,7 @@ def test_no_watch_runs_without_a_frame_nor_while_paused(worker, watches, session
 
 def test_a_watch_that_hung_is_not_heard_of_when_another_worker_has_gone_on(
         worker, watches, session, listener):
-    worker.offer(Frame('frame', 1))
-    listener.wait(lambda: listener.seen)
-    assert worker.wait_idle(TIMEOUT)
-    session.gate.clear()
-    session.entered.clear()
+    see_then_hold(worker, session, listener)
     watches.due = 1
     worker.resume()
     assert session.entered.wait(TIMEOUT)
