@@ -82,14 +82,18 @@ $(DONE)/requirements: $(REQUIREMENTS) $(DONE)/torch
 	$(INSTALL) $(REQUIREMENTS:%=-r %)
 	@touch $@
 
-# The package itself, editable, and links where ROS looks for its files and its commands.
+# The package itself, editable, and links where ROS looks for its files and its commands: to files,
+# because `ros2 launch` does not look into linked folders.
 SHARE := $(VENV)/share
-$(DONE)/package: setup.py setup.cfg package.xml $(DONE)/requirements
+FILES := $(wildcard config/* launch/*.py)
+$(DONE)/package: setup.py setup.cfg package.xml $(FILES) $(DONE)/requirements
 	$(INSTALL) --no-deps --no-build-isolation --editable .
-	@mkdir -p $(SHARE)/infmllm_ros $(SHARE)/ament_index/resource_index/packages $(VENV)/lib/infmllm_ros
-	@ln -sf $(CURDIR)/config $(CURDIR)/launch $(CURDIR)/package.xml $(SHARE)/infmllm_ros
+	@rm -rf $(SHARE)/infmllm_ros
+	@mkdir -p $(addprefix $(SHARE)/,infmllm_ros/config infmllm_ros/launch ament_index/resource_index/packages) \
+	  $(VENV)/lib/infmllm_ros
+	@$(foreach file,package.xml $(FILES),ln -s $(CURDIR)/$(file) $(SHARE)/infmllm_ros/$(file);)
 	@ln -sf $(CURDIR)/resource/infmllm_ros $(SHARE)/ament_index/resource_index/packages
-	@ln -sf $(addprefix ../../bin/,infmllm_node check demo replay replay_compare) $(VENV)/lib/infmllm_ros
+	@ln -sf $(addprefix ../../bin/,infmllm_node check demo player replay replay_compare) $(VENV)/lib/infmllm_ros
 	@touch $@
 
 MSGS := $(wildcard infmllm_msgs/* infmllm_msgs/*/*)

@@ -57,6 +57,7 @@ setup(
             'infmllm_node = infmllm_ros.node.__main__:main',
             'check = infmllm_ros.engine.check:main',
             'demo = infmllm_ros.demo:main',
+            'player = infmllm_ros.replay.player:main',
             'replay = infmllm_ros.replay.__main__:main',
             'replay_compare = infmllm_ros.replay.compare:main',
         ],

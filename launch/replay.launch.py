@@ -19,7 +19,6 @@ Takes the arguments of ``infmllm.launch.py`` too. The node goes on when the sour
 """
 
 from pathlib import Path
-import sys
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import (
@@ -30,6 +29,7 @@ from launch.actions import (
 )
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
+from launch_ros.substitutions import ExecutableInPackage
 
 ARGUMENTS = [
     DeclareLaunchArgument(
@@ -64,8 +64,9 @@ def play(context: LaunchContext) -> list[ExecuteProcess]:
     """Make the player from the arguments' values; the included file declares two of them."""
     value = {name: LaunchConfiguration(name).perform(context)
              for name in [*(a.name for a in ARGUMENTS), 'namespace', 'image_topic']}
-    command = [sys.executable, '-m', 'infmllm_ros.replay.player', '--rate', value['rate'],
-               '--stamps', value['stamps'], '--topic', value['image_topic'], '--wait', '300']
+    # not by the Python of `ros2`, which need not see what the package needs
+    command = [ExecutableInPackage('player', 'infmllm_ros'), '--rate', value['rate'], '--stamps',
+               value['stamps'], '--topic', value['image_topic'], '--wait', '300']
     if value['input']:
         command += [value['input']]
     if value['bag_topic']:

@@ -22,7 +22,6 @@ what is put behind it (`SHORTER`). Those of ROS 2's own tools skip where these a
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from importlib.util import find_spec
 import json
 import os
@@ -220,7 +219,8 @@ def test_the_environment_finds_the_package(place, environment):
     lines = [*of('environment'), f'python -c {shlex.quote(find)}']
     out = subprocess.run(['bash', '-ec', '\n'.join(lines)], cwd=place, env=mine, check=True,
                          capture_output=True, text=True).stdout
-    assert Path(out.strip(), 'launch').samefile(ROOT / 'launch')
+    file = 'launch/infmllm.launch.py'
+    assert Path(out.strip(), file).samefile(ROOT / file)
 
 
 @pytest.mark.parametrize('line', of('program'))
@@ -278,7 +278,8 @@ def launched(begin, robot, place):
     [line] = [line for line in of('ros2') if line.startswith('ros2 launch')]
     node = begin(f'{line} watches:={ROOT}/config/watches.yaml')
     topic = re.search('image_topic:=(.*)', line)[1]
-    camera = begin(f'python -m infmllm_ros.replay.player --topic {topic} --wait {TIMEOUT}')
+    camera = begin('python -m infmllm_ros.replay.player --rate 0.2 '
+                   f'--topic {topic} --wait {TIMEOUT}')
     harness = ros()
     harness.wait_for(lambda: robot.newest() >= 0 or node.process.poll(), 'a frame is seen')
     assert node.process.poll() is None, node.out

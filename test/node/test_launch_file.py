@@ -17,6 +17,7 @@
 import ast
 import importlib.util
 from pathlib import Path
+import re
 import subprocess
 import sys
 
@@ -49,8 +50,10 @@ def test_every_argument_is_declared_with_a_default_and_a_description(file, names
 def test_the_replay_includes_the_node_and_calls_the_player_as_it_is():
     tree, text = ast.parse(REPLAY.read_text()), REPLAY.read_text()
     assert calls(tree, 'IncludeLaunchDescription') and FILE.name in text
-    [module] = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)
-                and str(node.value).startswith('infmllm_ros.')}
+    [call] = calls(tree, 'ExecutableInPackage')
+    name, package = (word.value for word in call.args)
+    setup = (FILE.parents[1] / 'setup.py').read_text()
+    module = re.search(rf"'{name} = ({package}[\w.]+):main'", setup)[1]
     flags = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)
              and str(node.value).startswith('--')} - {'--ros-args'}
     assert {'--rate', '--stamps', '--topic', '--bag-topic', '--compressed'} <= flags
