@@ -219,8 +219,7 @@ def test_the_environment_finds_the_package(place, environment):
     lines = [*of('environment'), f'python -c {shlex.quote(find)}']
     out = subprocess.run(['bash', '-ec', '\n'.join(lines)], cwd=place, env=mine, check=True,
                          capture_output=True, text=True).stdout
-    file = 'launch/infmllm.launch.py'
-    assert Path(out.strip(), file).samefile(ROOT / file)
+    assert Path(out.strip(), 'launch/infmllm.launch.py').is_file()
 
 
 @pytest.mark.parametrize('line', of('program'))
@@ -253,7 +252,10 @@ def test_node_camera_and_question_are_programs_without_a_ros_installation(begin,
 def test_a_workspace_is_built(tmp_path, environment):
     skip = shutil.ignore_patterns('.*', 'build', 'install', 'log', 'docs', 'test', '*.egg-info')
     shutil.copytree(ROOT, tmp_path / 'src/infmllm_ros', ignore=skip)
-    mine = {**environment, 'PYTHONPATH': os.environ.get('PYTHONPATH', '')}
+    # beside the distribution alone, not on top of this environment, which has the same packages
+    below = environment['AMENT_PREFIX_PATH'].split(os.pathsep)
+    mine = {**environment, 'PYTHONPATH': os.environ.get('PYTHONPATH', ''),
+            'AMENT_PREFIX_PATH': os.pathsep.join(p for p in below if p != sys.prefix)}
     [line] = of('workspace')
     done = subprocess.run(['bash', '-c', line], cwd=tmp_path, capture_output=True, text=True,
                           env=mine)
