@@ -22,6 +22,7 @@ what is put behind it (`SHORTER`). Those of ROS 2's own tools skip where these a
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 import json
 import os
@@ -77,8 +78,8 @@ def commands(page: Path, programs: str = r'make|python|ros2|colcon|docker|pip') 
 
 def ros():
     """Import the harness; skip where ROS is missing."""
-    return pytest.importorskip('ros_robot', reason='needs ROS 2 and infmllm_msgs',
-                               exc_type=ImportError)
+    pytest.importorskip('infmllm_msgs', reason='needs the interface package infmllm_msgs')
+    return import_module('ros_robot')
 
 
 def of(kind: str) -> list[str]:
