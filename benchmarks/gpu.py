@@ -19,7 +19,9 @@ For each shape and budget, with random weights in bfloat16 and a full memory: fr
 question, tokens a second of an answer, peak memory over the weights, and the frames' times early
 and late in the stream. Beside each stands its floor: operations at the rate of a large matrix
 product, weights and memory read once at the bandwidth of a large copy, measured in the same run.
-What does not fit is tried with half the budget.
+What does not fit is tried with half the budget. Last comes attention of all layers to as many keys
+that are stored un-rotated, by torch and by the kernel (`engine/fused_kernel.py`): how far that is
+from torch, or why it failed.
 
     python -m benchmarks.gpu [--shape LLaVA-OneVision-7B Qwen3-VL-2B] [--budget 4096 6144]
     [--frames 10000] [--minutes 7.5]        # all that the minutes allow of the frames
@@ -36,11 +38,13 @@ from typing import Any
 
 from infmllm_ros.engine import make_policy, POLICIES, StreamingModel, StreamingSession
 from infmllm_ros.engine.chunk import Chunk
+from infmllm_ros.engine.fused import attend_by_torch, attend_rotating, can_fuse
+from infmllm_ros.engine.layers import layer_specs
 from infmllm_ros.engine.policies import Role
 import torch
 
 from .first_token import question
-from .profile_frame import floors, rates, sections
+from .profile_frame import ATTENTION, floors, rates, sections
 from .shapes import picture, random_model, SHAPES
 from .timing import machine, parser, timed, write
 
@@ -105,6 +109,34 @@ class Robot:
         return median(timed(call, self.device).wall for _ in range(rounds))
 
 
+def rotating(robot: Robot, queries: int, held: int) -> tuple[dict[str, float], str]:
+    """Time all layers' attention to un-rotated keys by torch and the kernel; say how that went."""
+    text, device = robot.session.model.config.get_text_config(decoder=True), robot.device
+    spec = next(spec for spec in layer_specs(text) if spec.full)
+    options = {'dtype': robot.session.model.dtype, 'device': device}
+    query = torch.randn(1, text.num_attention_heads, queries, spec.size, **options)
+    layers = torch.randn(
+        text.num_hidden_layers, 2, 1, spec.heads, held + queries, spec.size, **options)
+    angles = torch.arange(held, device=device)[:, None] / 1e4 ** torch.linspace(
+        0, 1, spec.size // 2, device=device)
+    turn = [part(angles).repeat(1, 2)[None].to(query.dtype) for part in (torch.cos, torch.sin)]
+
+    def all_layers(attend: Callable[..., torch.Tensor]) -> torch.Tensor:
+        return [attend(query, *layer[:, :, :, :held].unbind(0), *turn, spec.size ** -.5, 'half')
+                for layer in layers][-1]
+
+    found = {'torch': 1e3 * robot.median(lambda: all_layers(attend_by_torch))}
+    if not can_fuse(query, layers, layers):
+        return found, 'not run: it needs a GPU and Triton'
+    try:
+        off = (all_layers(attend_rotating) - all_layers(attend_by_torch)).abs().max().item()
+        found['fused'] = 1e3 * robot.median(lambda: all_layers(attend_rotating))
+    except Exception as error:  # noqa: B902 whatever a compiler may raise
+        reason = str(error).strip().partition('\n')[0]
+        return found, f'failed: {type(error).__name__}: {reason}'
+    return found, f'off from torch by {off:.1e} at most'
+
+
 def measure(model: StreamingModel, policy: str, budget: int, frames: int, end_by: float,
             rate: dict[str, float]) -> dict[str, Any]:
     """Fill a memory, and time what a robot does with it until `end_by`."""
@@ -127,12 +159,21 @@ def measure(model: StreamingModel, policy: str, budget: int, frames: int, end_by
     windows: list[float] = []
     while len(windows) * WINDOW < frames and (len(windows) < 3 or perf_counter() < end_by):
         windows.append(1e3 * median(timed(robot.see, model.device).wall for _ in range(WINDOW)))
+    peak = memory.peak() - before
+    rotated, went = {}, {}
+    for name, queries in (('token', 1), ('frame', size)):
+        times, went[name] = rotating(robot, queries, held + queries)
+        for how, value in times.items():
+            what = f'un-rotated keys, {name}, {how}'
+            rotated[what] = round(value, 3)
+            least[what] = floors(model, counted, rate, queries, held + queries, False)[ATTENTION]
     return {
         'budget': budget, 'frame_tokens': size,
         'ms': {'frame': round(median(windows), 3), 'frame of a backlog': round(1e3 * backlog, 3),
-               'first token': round(1e3 * first, 3), 'token': round(1e3 * token, 3)},
+               'first token': round(1e3 * first, 3), 'token': round(1e3 * token, 3), **rotated},
+        'kernel': went,
         'floor_ms': {name: round(value, 3) for name, value in least.items()},
-        'memory_over_weights_mib': round((memory.peak() - before) / 2 ** 20, 1),
+        'memory_over_weights_mib': round(peak / 2 ** 20, 1),
         'frames': len(windows) * WINDOW, 'late_over_early': round(windows[-1] / windows[1], 4)}
 
 
@@ -175,13 +216,14 @@ def main() -> None:
         found.append(row)
         print(f'\n{shape}, {args.policy}, budget {row["budget"]}, {row["frame_tokens"]} tokens a '
               f'frame, {row["memory_over_weights_mib"]:.0f} MiB over the weights\n'
-              f'{"":20} {"ms":>9} {"a second":>9} {"floor ms":>9}')
+              f'{"":32} {"ms":>9} {"a second":>9} {"floor ms":>9}')
         for name, value in row['ms'].items():
             least = row['floor_ms'].get(name)
-            print(f'{name:20} {value:9.2f} {1e3 / value:9.1f} '
+            print(f'{name:32} {value:9.2f} {1e3 / value:9.1f} '
                   f'{f"{least:.2f}" if least else "":>9}')
         print(f'the last {WINDOW} of {row["frames"]} frames over the second: '
-              f'{row["late_over_early"]:.3f}', flush=True)
+              f'{row["late_over_early"]:.3f}; the kernel: '
+              + '; '.join(f'{name} {how}' for name, how in row['kernel'].items()), flush=True)
         if number < len(runs) and runs[number][0] != shape:
             del model
             random_model.cache_clear()

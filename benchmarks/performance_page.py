@@ -145,14 +145,16 @@ def first_token(numbers: Numbers) -> str:
 
 def gpu(numbers: Numbers) -> str:
     """Tabulate what a GPU did."""
-    rows = []
+    rows, kernel = [], []
     for one in numbers['rows']:
+        kernel += [f'{one["shape"]}, {one["budget"]:,}, {name}: {how}'
+                   for name, how in one['kernel'].items()]
         for name, value in one['ms'].items():
             floor = one['floor_ms'].get(name)
             rows.append((one['shape'], f'{one["budget"]:,}', name, ms(value), f'{1e3 / value:.1f}',
                          '' if floor is None else ms(floor)))
     return (markdown(('shape', 'budget', '', 'ms', 'a second', 'floor ms'), rows)
-            + '\n\n' + made(numbers))
+            + f'\n\nThe kernel: {"; ".join(kernel)}.\n\n' + made(numbers))
 
 
 TABLES: dict[str, Callable[[Numbers], str]] = {

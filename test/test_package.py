@@ -37,6 +37,7 @@ KEYS = {
     'jinja2': 'python3-jinja2',
     'jsonschema': 'python3-jsonschema',
     'llguidance': None,     # optional, and no rosdep key
+    'triton': None,         # likewise
     'ray': None,            # likewise
     'lz4': None,            # with rosbags
     'markupsafe': None,     # of jinja2

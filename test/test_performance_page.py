@@ -169,3 +169,18 @@ def test_h2o_as_published_keeps_the_heaviest_columns(tiny):
     kept = rival.cache.layers[0].keys[0, :, :, 0].tolist()
     assert kept == [[1, 3, 4, 5], [6, 8, 10, 11]]
     assert rival.scores[0][0].tolist() == [1.5, 1.5, 0, 0]
+
+
+def test_a_kernel_that_fails_is_reported(tiny, monkeypatch):
+    def fails(*args):
+        raise RuntimeError('no such instruction\nand more of it')
+
+    robot = gpu.Robot(tiny, 'saddle', BUDGET)
+    times, went = gpu.rotating(robot, 1, BUDGET)
+    assert set(times) == {'torch'} and 'needs a GPU' in went
+    monkeypatch.setattr(gpu, 'can_fuse', lambda *args: True)
+    times, went = gpu.rotating(robot, 1, BUDGET)        # torch in its place
+    assert set(times) == {'torch', 'fused'} and went == 'off from torch by 0.0e+00 at most'
+    monkeypatch.setattr(gpu, 'attend_rotating', fails)
+    times, went = gpu.rotating(robot, 1, BUDGET)
+    assert set(times) == {'torch'} and went == 'failed: RuntimeError: no such instruction'
