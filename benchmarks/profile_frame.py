@@ -38,6 +38,7 @@ from infmllm_ros.engine import (
     make_policy,
     POLICIES,
     retention,
+    store,
     StreamingModel,
     StreamingSession,
 )
@@ -65,8 +66,8 @@ PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
     ATTENTION: ((attention.Pass, 'attend'),),
     SCORING: ((attention.Pass, '_collect_window'), (Slots, 'add_window'), (Slots, 'add_evidence'),
               (retention, 'score'), (Policy, 'select_all')),
-    ROTATION: ((cache, 'rotate'),),
-    'insertion': ((cache.KVLayer, 'update'),),
+    ROTATION: ((store, 'rotate'),),
+    'insertion': ((store.KVLayer, 'update'),),
     COMPACTION: ((cache.StreamCache, 'compact'),),
 }
 TURNS = 5

@@ -31,6 +31,7 @@ from .errors import (
     TextError,
 )
 from .holdings import Holding, holdings
+from .layouts import LAYOUTS
 from .models import inspect_model, load_model, ModelSpec, StreamingModel
 from .policies import make_policy, POLICIES
 from .prefill import FlexPrefill
@@ -41,6 +42,6 @@ from .session import StreamingSession
 __all__ = [
     'Answer', 'Asking', 'BudgetError', 'check_budget', 'ContextFull', 'EngineError', 'Evidence',
     'fit_budget', 'FlexPrefill', 'Frame', 'FrameError', 'Holding', 'holdings', 'inspect_model',
-    'load_model', 'make_policy', 'MemoryFileError', 'ModelError', 'ModelSpec', 'NotFiniteError',
-    'POLICIES', 'PolicyError', 'QuestionError', 'QuestionTooLong', 'Schema', 'Stats',
-    'StreamingModel', 'StreamingSession', 'TextError']
+    'LAYOUTS', 'load_model', 'make_policy', 'MemoryFileError', 'ModelError', 'ModelSpec',
+    'NotFiniteError', 'POLICIES', 'PolicyError', 'QuestionError', 'QuestionTooLong', 'Schema',
+    'Stats', 'StreamingModel', 'StreamingSession', 'TextError']

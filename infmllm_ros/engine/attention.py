@@ -225,7 +225,8 @@ class Pass:
         query : torch.Tensor
             [1, H, q, D], un-rotated.
         key, value : torch.Tensor
-            [1, Hkv, K, D], rotated, as :meth:`KVLayer.update` returned them.
+            [1, Hkv, K, D], as :meth:`KVLayer.update` returned them; the layer shows what they
+            stand for, since other layers may have used the same buffers meanwhile.
         scaling : float or None
             Of the logits; None means 1 / sqrt(D).
 
@@ -238,6 +239,7 @@ class Pass:
         ahead = self.ahead if layer.is_sliding else self.far
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         hidden = None
+        key, value = (part.to(query.device) for part in layer.show())
         if self.glance is None or layer.is_sliding:
             query = layer.rotate_query(query)
         else:

@@ -16,7 +16,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ import torch
 
 from .errors import BudgetError
 from .layers import layer_specs, LayerSpec
+from .layouts import LAYOUTS
 from .models import ModelSpec, pick_device, pick_dtype
 from .policies import parse_bytes, Policy
 from .positions import FIELDS
@@ -51,6 +52,9 @@ class Settings:
         By camera, the text before each of its frames, such as ``{'left': 'Left camera: '}``.
     question_frame : bool
         Whether room is kept for a frame that comes with a question and leaves with it.
+    layout : str
+        How keys and values lie in memory, one of `LAYOUTS`: 'fast' has rotated keys at hand,
+        'lean' rotates them in every pass.
     """
 
     system_prompt: str = ''
@@ -61,6 +65,7 @@ class Settings:
     prefill: FlexPrefill | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     question_frame: bool = False
+    layout: str = 'fast'
 
     def __post_init__(self) -> None:
         """Check the ranges, and read `prefill`."""
@@ -71,6 +76,9 @@ class Settings:
         for name in ('max_question', 'max_answer', 'chunk'):
             if getattr(self, name) < 1:
                 raise BudgetError(f'{name} is {getattr(self, name)}, must be at least 1 token')
+        if self.layout not in LAYOUTS:
+            raise BudgetError(
+                f'layout is {self.layout!r}, must be one of {", ".join(LAYOUTS)}')
         if prefill is not None and self.chunk < prefill.min_chunk:
             raise BudgetError(
                 f'chunk is {self.chunk}, must be at least min_chunk {prefill.min_chunk} of '
@@ -92,46 +100,52 @@ class Plan:
         return self.budget + self.headroom
 
 
-def _slot(specs: Iterable[LayerSpec], rows: int, channels: int, itemsize: int) -> int:
+def _slot(specs: Sequence[LayerSpec], rows: int, channels: int, itemsize: int, layout: str) -> int:
     """
     Count the bytes of one slot over some layers.
 
-    Master keys, rotated keys and values, and the ledger's rows: int64 fields (as many as M-RoPE
-    needs), the policy's running numbers, window and evidence.
+    Keys and values of each, what they share, and the ledger's rows: int64 fields (as many as
+    M-RoPE needs), the policy's running numbers, window and evidence.
     """
-    return (sum(3 * spec.heads * spec.size * itemsize for spec in specs)
+    kind = LAYOUTS[layout]
+    return (sum(kind.slot_bytes(spec, itemsize) for spec in specs)
+            + sum(kind.scratch_bytes(spec, itemsize) for spec in set(specs))
             + rows * (8 * FIELDS + 4 * (channels + 2)))
 
 
-def slot_bytes(specs: Sequence[LayerSpec], policy: Policy, itemsize: int) -> int:
+def slot_bytes(specs: Sequence[LayerSpec], policy: Policy, itemsize: int,
+               layout: str = 'fast') -> int:
     """Count the bytes of one slot over all layers that the policy bounds; 0 if there are none."""
     full = [spec for spec in specs if spec.full]
     rows = {'all': min(1, len(full)), 'layer': len(full), 'head': sum(s.heads for s in full)}
-    return _slot(full, rows[policy.scope], policy.channels, itemsize)
+    return _slot(full, rows[policy.scope], policy.channels, itemsize, layout)
 
 
-def fixed_bytes(specs: Sequence[LayerSpec], headroom: int, itemsize: int) -> int:
+def fixed_bytes(specs: Sequence[LayerSpec], headroom: int, itemsize: int,
+                layout: str = 'fast') -> int:
     """Count the bytes of the other layers, whatever the budget: their windows and states."""
     return sum(spec.state_bytes(itemsize) for spec in specs) + sum(
         (window - 1 + headroom) * _slot(
-            (spec for spec in specs if spec.window == window), 1, 0, itemsize)
+            [spec for spec in specs if spec.window == window], 1, 0, itemsize, layout)
         for window in {spec.window for spec in specs if spec.window})
 
 
-def memory_bytes(spec: ModelSpec, policy: Policy, plan: Plan, dtype: torch.dtype) -> int:
+def memory_bytes(spec: ModelSpec, policy: Policy, plan: Plan, dtype: torch.dtype,
+                 layout: str = 'fast') -> int:
     """Count the bytes of all buffers of a session."""
     layers = layer_specs(spec.config.get_text_config(decoder=True))
-    return (plan.capacity * slot_bytes(layers, policy, dtype.itemsize)
-            + fixed_bytes(layers, plan.headroom, dtype.itemsize))
+    return (plan.capacity * slot_bytes(layers, policy, dtype.itemsize, layout)
+            + fixed_bytes(layers, plan.headroom, dtype.itemsize, layout))
 
 
 def make_plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, settings: Settings,
-              ranks: int = 1) -> Plan:
+              ranks: int = 1, places: Mapping[int, torch.device] | None = None) -> Plan:
     """
     Turn a budget into slots; one in bytes is what each of so many `ranks` may take.
 
-    Headroom above the budget holds whichever is largest, a chunk of text, a frame, or a question
-    with its answer (and its frame), and the policy's probe after it.
+    Layers lie on one device unless `places` says more. Headroom above the budget holds whichever
+    is largest, a chunk of text, a frame, or a question with its answer (and its frame), and the
+    policy's probe after it.
 
     Raises
     ------
@@ -152,15 +166,15 @@ def make_plan(spec: ModelSpec, policy: Policy, dtype: torch.dtype, settings: Set
     least = prefix + frame + text
     what = 'a question' if text == question else f'text ({policy.name})'
     needs = f'system prompt and sinks {prefix}, one frame {frame}, {what} {text} tokens'
-    layers = layer_specs(spec.config.get_text_config(decoder=True), ranks)
+    layers = layer_specs(spec.config.get_text_config(decoder=True), ranks, places)
     window = max(layer.window for layer in layers)
     if window and window - 1 + headroom + adapter.max_extent > spec.context_limit:
         raise BudgetError(
             f'a sliding window of {window} and its headroom of {headroom} pass the context limit '
             f'{spec.context_limit} of {spec.name}: lower chunk, max_question or max_answer')
     if isinstance(policy.budget, str):
-        per_slot = slot_bytes(layers, policy, dtype.itemsize)
-        fixed = fixed_bytes(layers, headroom, dtype.itemsize)
+        per_slot = slot_bytes(layers, policy, dtype.itemsize, settings.layout)
+        fixed = fixed_bytes(layers, headroom, dtype.itemsize, settings.layout)
         room = parse_bytes(policy.budget) - fixed
         # without a full layer there is nothing to bound
         budget = room // per_slot - headroom if per_slot else most if room >= 0 else 0

@@ -13,11 +13,9 @@
 # limitations under the License.
 
 """
-The KV cache of fixed size.
+The KV cache of fixed size: the layers of a model and their ledgers.
 
-Each layer keeps its keys twice: un-rotated, as the master, and rotated at contiguous in-cache
-positions, as the working copy that attention reads. After an eviction the working copy is derived
-afresh from the master, so nothing ever drifts, however often tokens move.
+How a layer's keys and values lie in memory is the matter of `store`.
 """
 
 from __future__ import annotations
@@ -27,14 +25,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache
 
 from .chunk import Chunk, Content
 from .errors import ModelError
 from .layers import layer_specs, StateLayer
+from .layouts import LAYOUTS
 from .parallel import ALONE
 from .positions import FRAME, INDEX, ledger, Mark, NO_FRAME, Slots
-from .rope import RopeMap, rotate
+from .rope import RopeMap
+from .store import KVLayer, Scratch
 
 
 @dataclass
@@ -45,115 +45,6 @@ class CacheMark:
     evicted: int
     ledgers: list[Mark]
     states: list[tuple[bool, list[torch.Tensor]]]
-
-
-class KVLayer(CacheLayerMixin):
-    """
-    Keys and values of one attention layer, in buffers allocated once.
-
-    Parameters
-    ----------
-    slots : Slots
-        The ledger, shared with the other layers of the selection group.
-    heads, size : int
-        KV heads and channels of a head.
-    kind : str
-        Pairing of channels, see :func:`~infmllm_ros.engine.rope.rotate`.
-    table : int
-        Which cos/sin table.
-    dtype : torch.dtype
-    device : torch.device
-    window : int
-        How many tokens a query sees, itself included; 0: all that are held.
-    """
-
-    is_compileable = False
-    is_croppable = False
-
-    def __init__(self, slots: Slots, heads: int, size: int, kind: str, table: int,
-                 dtype: torch.dtype, device: torch.device, window: int = 0) -> None:
-        super().__init__()
-        self.slots, self.kind, self.table, self.window = slots, kind, table, window
-        self.is_sliding = window > 0
-        # not zeroed: on a CPU, pages that are never written cost no memory
-        shape = (1, heads, slots.capacity, size)
-        self.master = torch.empty(shape, dtype=dtype, device=device)
-        self.keys = torch.empty(shape, dtype=dtype, device=device)
-        self.values = torch.empty(shape, dtype=dtype, device=device)
-        self.dtype, self.device, self.is_initialized = dtype, device, True
-
-    def update(self, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any,
-               ) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        Write the chunk's un-rotated keys and its values; return all that the chunk may attend to.
-
-        Parameters
-        ----------
-        key, value : torch.Tensor
-            [1, Hkv, q, D].
-
-        Returns
-        -------
-        tuple of torch.Tensor
-            Rotated keys and values, views of the buffers: [1, Hkv, n + q, D], or of the last
-            window - 1 + q tokens, where the others are beyond every query's window.
-        """
-        new = slice(self.slots.count, self.slots.count + key.shape[2])
-        self.master[:, :, new] = key
-        self.values[:, :, new] = value
-        rotate(key, *self.slots.turn(self.table, self.device), self.kind, out=self.keys[:, :, new])
-        first = max(0, new.start + 1 - self.window) if self.window else 0
-        return self.keys[:, :, first:new.stop], self.values[:, :, first:new.stop]
-
-    def rotate_query(self, query: torch.Tensor,
-                     turn: tuple[torch.Tensor, torch.Tensor] | None = None) -> torch.Tensor:
-        """Rotate queries [1, H, q, D]: to the positions of the chunk's keys, or by cos and sin."""
-        cos, sin = turn or self.slots.turn(self.table, query.device)
-        if cos.shape[0] > 1:        # each KV head has its own positions
-            repeats = query.shape[1] // cos.shape[0]
-            cos, sin = cos.repeat_interleave(repeats, 0), sin.repeat_interleave(repeats, 0)
-        return rotate(query, cos, sin, self.kind)
-
-    def rotate_held(self, rotation: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Derive the working copy of all held keys from the master."""
-        held = slice(0, self.slots.count)
-        turn = (part.to(self.device) for part in rotation[self.table])
-        rotate(self.master[:, :, held], *turn, self.kind, out=self.keys[:, :, held])
-
-    def compact(self, keep: torch.Tensor) -> None:
-        """Move the kept tokens to the front; `keep` is int64 [G, m], ascending in each row."""
-        _, heads, capacity, size = self.master.shape
-        keep = keep.to(self.device)
-        offset = torch.arange(heads, device=keep.device)[:, None] * capacity
-        # one flat index_select is an order of magnitude faster than gather on a CPU
-        flat = (keep + offset).flatten()
-        for buffer in (self.master, self.values):
-            moved = buffer.view(heads * capacity, size).index_select(0, flat)
-            buffer[0, :, :keep.shape[1]] = moved.view(heads, -1, size)
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Name what is held, as it is written to a file: views of masters and values."""
-        held = slice(0, self.slots.count)
-        return {'keys': self.master[:, :, held], 'values': self.values[:, :, held]}
-
-    def nbytes(self) -> int:
-        """Count the bytes of the buffers."""
-        return 3 * self.master.numel() * self.master.element_size()
-
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Do nothing: the buffers exist from the start."""
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Say how many keys a query sees, and where they begin (transformers asks)."""
-        return self.slots.count + query_length, 0
-
-    def get_seq_length(self) -> int:
-        """Count the held tokens."""
-        return self.slots.count
-
-    def get_max_length(self) -> int:
-        """Count the slots."""
-        return self.slots.capacity
 
 
 class StreamCache(Cache):
@@ -179,6 +70,8 @@ class StreamCache(Cache):
         Of keys and values, which lie where their layer computes.
     device
         Of the ledgers.
+    layout : str
+        One of `LAYOUTS`: how keys and values lie.
 
     Attributes
     ----------
@@ -203,9 +96,9 @@ class StreamCache(Cache):
 
     def __init__(self, config: Any, rope: RopeMap, capacity: int, headroom: int, extent: int,
                  scope: str, channels: int, reduce: str, dtype: torch.dtype,
-                 device: torch.device) -> None:
-        ranks = rope.ranks
-        specs = layer_specs(config, ranks.size)
+                 device: torch.device, layout: str = 'fast') -> None:
+        ranks, self.scratch = rope.ranks, Scratch()
+        specs = layer_specs(config, ranks.size, rope.places)
         bounded = {number: spec for number, spec in enumerate(specs) if spec.full}
         # whoever attends to what a layer keeps has a say in it
         readers = Counter(number if spec.source is None else spec.source
@@ -231,13 +124,12 @@ class StreamCache(Cache):
             if spec.source is not None:
                 layers.append(layers[spec.source])
                 continue
-            place = rope.places[number]
             if not spec.heads:
-                layers.append(StateLayer(spec, dtype, place))
+                layers.append(StateLayer(spec, dtype, spec.place))
                 continue
-            layers.append(KVLayer(
-                self.windows[spec.window] if spec.window else next(groups), spec.heads, spec.size,
-                rope.layers[number].kind, rope.layers[number].table, dtype, place, spec.window))
+            layers.append(LAYOUTS[layout](
+                self.windows[spec.window] if spec.window else next(groups), spec,
+                rope.layers[number], dtype, self.scratch))
         super().__init__(layers=layers)
         self.own = {number: layer for number, layer in enumerate(layers)
                     if specs[number].source is None}
@@ -257,7 +149,7 @@ class StreamCache(Cache):
     def nbytes(self) -> int:
         """Bytes of every buffer; constant from the first moment."""
         ledgers = [t for s in self.ledgers for t in (s.meta, s.state, s.window, s.evidence)]
-        return (sum(layer.nbytes() for layer in self.own.values())
+        return (sum(part.nbytes() for part in [self.scratch, *self.own.values()])
                 + sum(t.numel() * t.element_size() for t in ledgers))
 
     def kept(self, layer: int) -> torch.Tensor:
@@ -286,7 +178,7 @@ class StreamCache(Cache):
             raise ModelError(
                 f'layer {layer} keeps a state of constant size, not tokens: ask a layer of '
                 f'{others}')
-        return kept.slots.held(INDEX).expand(kept.keys.shape[1], -1).clone()
+        return kept.slots.held(INDEX).expand(kept.heads, -1).clone()
 
     def frames(self) -> list[int]:
         """List the ordinals of the frames of which the memory holds a token, ascending."""
@@ -350,9 +242,8 @@ class StreamCache(Cache):
             self.compact(slots, torch.arange(first, slots.count, device=self.device)[None])
 
     def contents(self, slots: Slots) -> list[Content]:
-        """List what each layer of a selection group holds, as views of the buffers."""
-        return [Content(number, *(t[0, :, :slots.count].to(self.device)
-                                  for t in (layer.master, layer.keys, layer.values)))
+        """Show what each layer of a selection group holds."""
+        return [Content(number, layer, slots.count, self.device)
                 for number, layer in enumerate(self.full) if layer.slots is slots]
 
     def mark(self) -> CacheMark:

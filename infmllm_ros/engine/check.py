@@ -37,6 +37,7 @@ from .attention import install
 from .budget import check_budget, memory_bytes, slot_bytes
 from .errors import BudgetError, EngineError, ModelError
 from .layers import layer_specs
+from .layouts import LAYOUTS
 from .models import inspect_model, load_model, ModelSpec, pick_device, pick_dtype, StreamingModel
 from .models.examine import examine
 from .models.source import first_line
@@ -241,8 +242,9 @@ def remembers(spec: ModelSpec, budget: int | str | None, dtype: torch.dtype,
         policy = make_policy('saddle', 0)       # as much as the context takes
         plan = check_budget(spec, policy, dtype=dtype)
     layers = layer_specs(spec.config.get_text_config(decoder=True))
-    slot = slot_bytes(layers, policy, dtype.itemsize)
-    yield 'token', f'{_bytes(slot)} over all layers that the budget bounds'
+    slots = {name: _bytes(slot_bytes(layers, policy, dtype.itemsize, name)) for name in LAYOUTS}
+    others = ', '.join(f'{name} {size}' for name, size in slots.items() if name != 'fast')
+    yield 'token', f'{slots["fast"]} over all layers that the budget bounds; {others}'
     line = f'{_bytes(memory_bytes(spec, policy, plan, dtype))} at a budget of {plan.budget} tokens'
     if spec.adapter.sees:
         frames = (plan.budget - len(spec.adapter.prompt.prefix(''))) // _frame_tokens(spec)

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Protocol
 
 import torch
 
@@ -99,14 +99,43 @@ def join(chunks: Sequence[Chunk]) -> Chunk:
         join_features([chunk.features for chunk in chunks]))
 
 
-class Content(NamedTuple):
+class Store(Protocol):
+    """Where a layer's keys and values lie: each method gives [1, Hkv, n, D]."""
+
+    def plain(self, part: slice) -> torch.Tensor:
+        """Give the un-rotated keys of some slots."""
+
+    def rotated(self) -> torch.Tensor:
+        """Give the held keys, rotated."""
+
+    def valued(self, part: slice) -> torch.Tensor:
+        """Give the values of some slots."""
+
+
+@dataclass(frozen=True)
+class Content:
     """
-    What one layer holds: keys un-rotated and rotated, and values, [Hkv, n, D] each.
+    What one layer holds, read from its store when it is asked for; [Hkv, n, D] each.
 
     `layer` counts the full-attention layers only.
     """
 
     layer: int
-    plain: torch.Tensor
-    keys: torch.Tensor
-    values: torch.Tensor
+    store: Store = field(repr=False)
+    count: int
+    device: torch.device
+
+    @property
+    def plain(self) -> torch.Tensor:
+        """Read the un-rotated keys."""
+        return self.store.plain(slice(0, self.count))[0].to(self.device)
+
+    @property
+    def keys(self) -> torch.Tensor:
+        """Read the rotated keys."""
+        return self.store.rotated()[0].to(self.device)
+
+    @property
+    def values(self) -> torch.Tensor:
+        """Read the values."""
+        return self.store.valued(slice(0, self.count))[0].to(self.device)

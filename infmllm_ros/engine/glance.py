@@ -17,7 +17,8 @@ What a question and its answer see of a memory from which they retrieve.
 
 Each layer sees slots of its own choice. Their keys are rotated where they lie, at positions
 without gaps; the others are hidden. So retrieval costs no memory, and when the question is over,
-the working copy of the keys is derived from the master again.
+the working copy of the keys is derived from the master again. Where keys are rotated in every pass
+(layouts that keep no working copy), so are those that a layer shows.
 """
 
 from __future__ import annotations
@@ -27,9 +28,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .cache import KVLayer, StreamCache
+from .cache import StreamCache
 from .policies import Policy, View
-from .rope import rotate
 
 
 @dataclass
@@ -96,16 +96,16 @@ class Glance:
             self._sights[number] = _Sight(hidden, slots.count - len(seen), 0, (-1, -1))
         sight, total = self._sights[number], slots.count + slots.pending
         regimes = slots.rope.regime(total - sight.skipped), slots.regime
-        if regimes != sight.regimes:
+        if regimes != sight.regimes or not layer.lasting:
             shown = (~sight.hidden[:total]).nonzero()[:, 0]
             rotation, sight.shift = slots.packed(shown.to(self.cache.device), regimes[0])
-            self._place(layer, shown, rotation)
+            layer.place(shown, rotation)
             sight.regimes = regimes
             turn = tuple(part[:, -slots.pending:].to(query.device)
                          for part in rotation[layer.table])
         else:
             rotation = slots.shifted(sight.shift, regimes[0])
-            self._place(layer, slice(slots.count, total), rotation)
+            layer.place(slice(slots.count, total), rotation)
             turn = tuple(part.to(query.device) for part in rotation[layer.table])
         return layer.rotate_query(query, turn), sight.hidden[:total].to(query.device)
 
@@ -114,8 +114,3 @@ class Glance:
         if self._sights:
             self._sights = {}
             self.cache.derive()
-
-    def _place(self, layer: KVLayer, where: torch.Tensor | slice,
-               rotation: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        turn = (part.to(layer.device) for part in rotation[layer.table])
-        layer.keys[:, :, where] = rotate(layer.master[:, :, where], *turn, layer.kind)

@@ -26,7 +26,8 @@ A layer of attention may also keep nothing and read what an earlier one keeps (G
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -52,6 +53,8 @@ class LayerSpec:
         Shape of a convolution's state, [1, channels, kernel]; () if it has none.
     recurrent : tuple of int
         Shape of a recurrent state, [1, heads, key channels, value channels], always float32.
+    place : torch.device or None
+        Where the layer computes, if that is known.
     """
 
     heads: int = 0
@@ -60,6 +63,7 @@ class LayerSpec:
     source: int | None = None
     conv: tuple[int, ...] = ()
     recurrent: tuple[int, ...] = ()
+    place: torch.device | None = None
 
     @property
     def full(self) -> bool:
@@ -73,12 +77,14 @@ class LayerSpec:
         return conv * itemsize + recurrent * 4
 
 
-def layer_specs(config: Any, ranks: int = 1) -> list[LayerSpec]:
+def layer_specs(config: Any, ranks: int = 1,
+                places: Mapping[int, torch.device] | None = None) -> list[LayerSpec]:
     """
     Read from a text config what each layer keeps.
 
     A window as long as the context is none: such a layer is bounded by the policy. Of KV heads,
-    each of so many `ranks` keeps an equal part; states are whole in each.
+    each of so many `ranks` keeps an equal part; states are whole in each. `places` says by number
+    where layers compute.
 
     Raises
     ------
@@ -114,7 +120,7 @@ def layer_specs(config: Any, ranks: int = 1) -> list[LayerSpec]:
         raise ModelError(
             f'{config.model_type} has no attention layer here, so there is nothing to keep or to '
             'evict: load a model with full_attention layers')
-    return specs
+    return [replace(spec, place=(places or {}).get(number)) for number, spec in enumerate(specs)]
 
 
 def _state(config: Any, number: int, kind: str) -> LayerSpec:

@@ -33,6 +33,7 @@ import torch
 
 from .answer import Frame
 from .errors import MemoryFileError
+from .layouts import LAYOUTS
 from .models.packed import SAMPLE
 from .policies import make_policy
 from .positions import FRAME, NO_FRAME
@@ -167,17 +168,22 @@ def restore(session: StreamingSession, path: Path) -> dict[str, bytes]:
 
 def _compare(session: StreamingSession, header: dict[str, Any], path: Path) -> None:
     """
-    Refuse a memory that another policy chose, or that began with another prompt.
+    Refuse a memory that another policy chose, that began with another prompt, or lies otherwise.
 
     One chosen under a smaller budget, as when that was lowered for lack of memory, may grow here.
     """
-    own, saved = ({**policy, 'system_prompt': prompt} for policy, prompt in (
-        (_policy(session), session.settings.system_prompt),
-        (header['policy'], header['settings']['system_prompt'])))
+    own, saved = (
+        {**policy, 'system_prompt': settings['system_prompt'],
+         'layout': settings.get('layout', 'fast')}
+        for policy, settings in ((_policy(session), asdict(session.settings)),
+                                 (header['policy'], header['settings'])))
     own = json.loads(json.dumps(own))       # as it comes from a file: tuples are lists
     budgets = own['budget'], saved.get('budget')
     if all(isinstance(budget, int) for budget in budgets) and budgets[1] <= budgets[0]:
         saved['budget'] = own['budget']
+    kinds = [LAYOUTS.get(part['layout']) for part in (own, saved)]
+    if all(kinds) and kinds[0].quantised == kinds[1].quantised:     # in a file they are the same
+        saved['layout'] = own['layout']
     for field in ['name', *sorted(own.keys() | saved.keys())]:
         if own.get(field) != saved.get(field):
             what = 'policy' if field == 'name' else field

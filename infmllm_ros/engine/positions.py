@@ -171,7 +171,7 @@ class Slots:
         self.count = self.pending = self.regime = 0
         self.end = torch.zeros_like(self.end)
         self.rotation: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._turns: dict[tuple[int, torch.device], tuple[torch.Tensor, torch.Tensor]] = {}
+        self._turns: dict[tuple, tuple[torch.Tensor, torch.Tensor]] = {}
 
     # ---- a pass over the cache
 
@@ -208,12 +208,24 @@ class Slots:
             self.rotation = self._rotation(None, new)
         return changed
 
-    def turn(self, table: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give cos and sin of the chunk, [G|1, q, R] each, where a layer computes."""
-        if (table, device) not in self._turns:
-            cos, sin = self.rotation[table]
-            self._turns[table, device] = cos.to(device), sin.to(device)
-        return self._turns[table, device]
+    def turn(self, table: int, device: torch.device, held: bool = False,
+             ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Give cos and sin of the chunk, [G|1, q, R] each, where a layer computes.
+
+        With `held`, of all that is held and the chunk: [G|1, n + q, R].
+        """
+        key = table, device, held
+        if key not in self._turns:
+            cos, sin = (self._everywhere() if held else self.rotation)[table]
+            self._turns[key] = cos.to(device), sin.to(device)
+        return self._turns[key]
+
+    def _everywhere(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        part = slice(0, self.count + self.pending)
+        if not self.rope.mrope:
+            return self._rotation(None, part)
+        return self._rotation(pack(self.meta[:, :, part], self.whole)[0])
 
     def commit(self) -> None:
         """Count the chunk of :meth:`begin` as held."""
@@ -249,6 +261,7 @@ class Slots:
 
     def repack(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Place the held tokens contiguously; cos and sin of each table, [G|1, n, R]."""
+        self._turns = {}
         if not self.rope.mrope:
             return self._rotation(None, slice(0, self.count))
         positions, self.end = pack(self.meta[:, :, :self.count], self.whole)
@@ -299,7 +312,7 @@ class Slots:
 
     def rollback(self, mark: Mark) -> None:
         """Return to a marked moment."""
-        self.count, self.end, self.pending = mark.count, mark.end, 0
+        self.count, self.end, self.pending, self._turns = mark.count, mark.end, 0, {}
         self.state[:, :, :self.count] = mark.state
 
     def _rotation(self, positions: torch.Tensor | None, part: slice = slice(0),

@@ -76,12 +76,12 @@ class StreamingSession:
         if model.rope is None:
             model.rope = RopeMap(model.model, model.adapter.spatial)
         model.rope.ranks.check(policy)
-        self.plan = make_plan(
-            model.spec, policy, model.dtype, self.settings, model.rope.ranks.size)
+        self.plan = make_plan(model.spec, policy, model.dtype, self.settings,
+                              model.rope.ranks.size, model.rope.places)
         self.cache = StreamCache(
             model.config.get_text_config(decoder=True), model.rope, self.plan.capacity,
             self.plan.headroom, self.adapter.max_extent, policy.scope, policy.channels,
-            policy.reduce, model.dtype, model.device)
+            policy.reduce, model.dtype, model.device, self.settings.layout)
         self.prefix = self.prompt.prefix(self.settings.system_prompt)
         self.probe = Chunk(self.prompt.question(policy.probe)) if policy.probe else None
         self.glance = (Glance(self.cache, policy, partial(retention.view, self))

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from infmllm_ros.engine import FlexPrefill, POLICIES
+from infmllm_ros.engine import FlexPrefill, LAYOUTS, POLICIES
 from infmllm_ros.images import MAX_PIXELS
 from infmllm_ros.navigation import Rules
 from infmllm_ros.node.option import LIVE, LOWER, Option, START
@@ -159,6 +159,9 @@ _NAVIGATION = (
     Option('nav.period', 0.5, '[s] Time between two messages on `maneuver`.', 0.02, 60.0),
 )
 _MEMORY = (
+    Option('memory.layout', 'fast', 'How keys and values lie in memory. fast: rotated keys are at '
+           'hand; lean: they are rotated in every pass, the same answers in two thirds of the '
+           'memory.', choices=tuple(LAYOUTS)),
     Option('memory.folder', '', 'Where saved memories lie; it is made when one is saved. '
            "Empty = infmllm in ROS's own folder, ROS_HOME or ~/.ros."),
     Option('memory.file', 'memory.safetensors', 'Name in memory.folder of the memory that is '

@@ -48,7 +48,8 @@ Settings = make_dataclass(
     [*((o.name, type(o.default), o.default) for o in OPTIONS),
      ('labels', dict, field(default_factory=dict)),
      ('nav_fields', dict, field(default_factory=dict)),
-     ('memory_fields', dict, field(default_factory=dict)),
+     ('memory_fields', dict, field(default_factory=lambda: {
+         o.name.removeprefix('memory.'): o.default for o in options_of('memory')})),
      ('policy_fields', dict, field(default_factory=dict)),
      ('flex_fields', dict, field(default_factory=dict))],
     frozen=True)

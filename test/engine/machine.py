@@ -59,7 +59,7 @@ def snapshot(target: StreamingSession) -> dict:
     found = {name: view.clone() for name, view in persist._views(target).items()}
     for number, layer in target.cache.own.items():
         if hasattr(layer, 'slots'):
-            found[f'rotated {number}'] = layer.keys[:, :, :layer.slots.count].clone()
+            found[f'rotated {number}'] = layer.rotated().clone()
     for number, slots in enumerate(target.cache.ledgers):
         found[f'end {number}'] = slots.end.clone()
     plain = {name: deepcopy(getattr(target, name)) for name in persist.COUNTERS}

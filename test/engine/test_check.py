@@ -130,7 +130,7 @@ def test_half_precision_is_given_its_rounding(capsys):
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_a_session_that_is_not_the_plain_model_is_found_out(dtype, capsys, monkeypatch):
     monkeypatch.setattr(
-        'infmllm_ros.engine.cache.rotate', lambda x, cos, sin, kind, out=None: rope.rotate(
+        'infmllm_ros.engine.store.rotate', lambda x, cos, sin, kind, out=None: rope.rotate(
             x, cos, sin, kind if out is None else rope.NONE, out))       # forget to turn the keys
     status, found = run(capsys, folder('llama'), '--dtype', dtype)
     assert status == 1
