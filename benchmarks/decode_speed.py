@@ -46,9 +46,11 @@ TOKENS = 8      # of a turn
 class Ours:
     """A session that has read so many tokens."""
 
-    def __init__(self, model: StreamingModel, policy: str, budget: int) -> None:
+    def __init__(self, model: StreamingModel, policy: str, budget: int, layout: str = 'fast',
+                 ) -> None:
         self.session = StreamingSession(
-            model, make_policy(policy, budget), max_question=64, max_answer=64, chunk=512)
+            model, make_policy(policy, budget), max_question=64, max_answer=64, chunk=512,
+            layout=layout)
 
     def read(self, length: int) -> None:
         """Read on until the stream is so long."""

@@ -196,12 +196,13 @@ def sit(session: StreamingSession, paper: Iterable[Moment]) -> list[dict[str, An
 
 @dataclass(frozen=True)
 class Setting:
-    """A memory that sits the exam: how it is called, its policy, budget and fields."""
+    """A memory that sits the exam: its name, policy, budget, fields and layout."""
 
     label: str
     policy: str
     budget: int
     fields: tuple[tuple[str, Any], ...] = ()
+    layout: str = 'fast'
 
 
 class SharedEyes:
@@ -237,7 +238,8 @@ def enter(model: StreamingModel, setting: Setting, plan: Plan,
     """
     policy = make_policy(setting.policy, budget=setting.budget, **dict(setting.fields))
     session = StreamingSession(
-        model, policy, max_question=room[0], max_answer=8, chunk=room[1])
+        model, policy, max_question=room[0], max_answer=8, chunk=room[1],
+        layout=setting.layout)
     needed = plan.frames * (model.adapter.frame_tokens or 0)
     if policy.refuses and needed > session.plan.budget:
         raise BudgetError(f'{plan.frames} frames are {needed} tokens, {setting.policy} holds '
@@ -318,6 +320,8 @@ class Ledger:
         own = {'policy': setting.policy, 'budget': setting.budget,
                'fields': sorted(map(list, setting.fields)),
                'source': hashlib.sha256(source.encode()).hexdigest()[:12]}
+        if setting.layout != 'fast':
+            own['layout'] = setting.layout
         return json.loads(json.dumps(
             {'model': self.model, **own, 'world': world, 'seed': seed, **asdict(plan)}))
 

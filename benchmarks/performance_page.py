@@ -131,6 +131,28 @@ def decode(numbers: Numbers) -> str:
             + (f'Compiling took {", ".join(compiling)}. ' if compiling else '') + made(numbers))
 
 
+def layouts(numbers: Numbers) -> str:
+    """Tabulate what each layout takes and costs, and what it still knows."""
+    rows, exam = numbers['rows'], numbers['exam']
+    base = next(iter(rows.values()))
+    table = markdown(
+        ('layout', 'memory a token', 'memory', 'frame ms (processor)', 'of `fast`',
+         'token ms (processor)', 'of `fast`'),
+        ((f'`{name}`', f'{one["token_bytes"] / 1024:.1f} KiB',
+          f'{one["kv_bytes"] / 2**20:.1f} MiB', *(cell for what in ('frame', 'token') for cell in (
+              f'{ms(one[what]["wall_ms"])} ({ms(one[what]["processor_ms"])})',
+              f'{one[what]["processor_ms"] / base[what]["processor_ms"]:.2f}x')))
+         for name, one in rows.items()))
+    sat = markdown(
+        ('budget', 'layout', 'right answers', 'share'),
+        ((f'{one["budget"]:,}', f'`{one["layout"]}`', f'{one["right"]:,} of {one["asked"]:,}',
+          f'{one["right"] / one["asked"]:.3f}') for one in exam['rows']))
+    return (f'{numbers["shape"]}, {numbers["dtype"]}, `saddle`, budget {numbers["budget"]:,}, '
+            f'{numbers["tokens"]} tokens a frame, medians of {numbers["rounds"]}.\n\n{table}\n\n'
+            f'The memory exam of the bundled model, {exam["frames"]:,} frames of each world.\n\n'
+            f'{sat}\n\n{made(numbers)}')
+
+
 def first_token(numbers: Numbers) -> str:
     """Tabulate the time to first token of a bounded memory and of windows computed anew."""
     rows = numbers['rows']
@@ -159,7 +181,8 @@ def gpu(numbers: Numbers) -> str:
 
 TABLES: dict[str, Callable[[Numbers], str]] = {
     'speed_flatness': flatness, 'speed_frame_cost': frames, 'speed_profile': profile,
-    'speed_decode': decode, 'speed_first_token': first_token, 'speed_gpu': gpu}
+    'speed_decode': decode, 'speed_layouts': layouts, 'speed_first_token': first_token,
+    'speed_gpu': gpu}
 
 
 def tables(folder: Path = DATA) -> dict[str, str]:

@@ -30,9 +30,11 @@ from benchmarks import (  # noqa: I100
     flatness,
     frame_cost,
     gpu,
+    layouts,
     performance_page,
     profile_frame,
 )
+from benchmarks.exam import Ledger
 from benchmarks.published_h2o import PublishedH2O
 from benchmarks.shapes import picture, random_model, SHAPES
 from benchmarks.timing import by_turns, machine, read_flex, write
@@ -64,7 +66,7 @@ def test_rivals_take_turns():
 
 
 @pytest.mark.parametrize('name', [
-    'flatness', 'frame_cost', 'decode', 'profile', 'first_token', 'gpu'])
+    'flatness', 'frame_cost', 'decode', 'profile', 'first_token', 'layouts', 'gpu'])
 def test_a_benchmark_makes_its_table(name, tiny, tmp_path, monkeypatch):
     if name == 'gpu':
         monkeypatch.setattr(gpu, 'WINDOW', 4)
@@ -88,6 +90,14 @@ def test_a_benchmark_makes_its_table(name, tiny, tmp_path, monkeypatch):
         assert parts['compaction'] > 0 < parts['scoring']
         assert sum(parts.values()) >= 2 * parts['whole'] - 1e-2 * len(parts)
         found = {'shapes': {'tiny': rows}}
+    elif name == 'layouts':
+        found = {'shape': 'tiny', **layouts.measure(tiny, BUDGET, 2)}
+        sizes = [row['kv_bytes'] for row in found['rows'].values()]
+        assert sizes == sorted(sizes, reverse=True)
+        found['exam'] = layouts.examine(
+            load_model(MODEL), (96,), 30, Ledger(tmp_path / 'work', 'tiny'))
+        assert [row['layout'] for row in found['exam']['rows']] == ['fast', 'int8']
+        assert {row['asked'] for row in found['exam']['rows']} != {0}
     else:
         found = {'shape': 'tiny', **first_token.measure(tiny, BUDGET, (2,), 2)}
     if name != 'gpu':

@@ -54,7 +54,7 @@ class Settings:
         Whether room is kept for a frame that comes with a question and leaves with it.
     layout : str
         How keys and values lie in memory, one of `LAYOUTS`: 'fast' has rotated keys at hand,
-        'lean' rotates them in every pass.
+        'lean' rotates them in every pass, 'int8' quantises them, too.
     """
 
     system_prompt: str = ''
@@ -124,7 +124,9 @@ def slot_bytes(specs: Sequence[LayerSpec], policy: Policy, itemsize: int,
 def fixed_bytes(specs: Sequence[LayerSpec], headroom: int, itemsize: int,
                 layout: str = 'fast') -> int:
     """Count the bytes of the other layers, whatever the budget: their windows and states."""
-    return sum(spec.state_bytes(itemsize) for spec in specs) + sum(
+    kind = LAYOUTS[layout]
+    return sum(spec.state_bytes(itemsize) + kind.fixed_bytes(spec, itemsize)
+               for spec in specs) + sum(
         (window - 1 + headroom) * _slot(
             [spec for spec in specs if spec.window == window], 1, 0, itemsize, layout)
         for window in {spec.window for spec in specs if spec.window})

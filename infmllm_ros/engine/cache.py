@@ -180,6 +180,11 @@ class StreamCache(Cache):
                 f'{others}')
         return kept.slots.held(INDEX).expand(kept.heads, -1).clone()
 
+    def fresh(self) -> list[KVLayer]:
+        """List the layers that have something to measure before the stream begins."""
+        return [layer for layer in self.own.values()
+                if isinstance(layer, KVLayer) and layer.fresh]
+
     def frames(self) -> list[int]:
         """List the ordinals of the frames of which the memory holds a token, ascending."""
         found = torch.cat([slots.held(FRAME).flatten().unique() for slots in self.memory])

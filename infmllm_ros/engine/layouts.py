@@ -14,6 +14,8 @@
 
 """The layouts of keys and values in memory, by name."""
 
+from .int8 import Int8Layer
 from .store import KVLayer, LeanLayer
 
-LAYOUTS: dict[str, type[KVLayer]] = {'fast': KVLayer, 'lean': LeanLayer}
+LAYOUTS: dict[str, type[KVLayer]] = {
+    'fast': KVLayer, 'lean': LeanLayer, 'int8': Int8Layer}

@@ -26,6 +26,7 @@ from .budget import Plan
 from .cache import StreamCache
 from .chunk import Chunk
 from .errors import BudgetError, ContextFull
+from .int8 import SAMPLE
 from .intake import parts
 from .policies import Policy, Role, View
 
@@ -51,6 +52,11 @@ def score(cache: StreamCache, policy: Policy, last: torch.Tensor, past: int, siz
 def begin(session: StreamingSession) -> None:
     """Let the system prompt into an empty memory; what is there of it after a failure is gone."""
     session.cache.clear()
+    if fresh := session.cache.fresh():
+        sample = torch.cat((session.prefix, session.prompt.text(SAMPLE)))
+        session.feed(Chunk(sample[:session.settings.chunk]), Role.PREFIX, commit=False)
+        for layer in fresh:
+            layer.fresh = False
     for part in parts(session.prefix, session.settings.chunk):
         session.feed(Chunk(part), Role.PREFIX)
         session.cache.trim()

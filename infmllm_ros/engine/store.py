@@ -74,12 +74,14 @@ class KVLayer(CacheLayerMixin):
         Whether rotated keys stay where they are from one pass to the next.
     quantised : bool
         Whether what is held is no longer the very numbers that the model made.
+    fresh : bool
+        Whether something about the model is to be measured before the stream begins.
     """
 
     is_compileable = False
     is_croppable = False
     lasting = True
-    quantised = False
+    quantised = fresh = False
 
     def __init__(self, slots: Slots, spec: LayerSpec, rope: LayerRope, dtype: torch.dtype,
                  scratch: Scratch) -> None:
@@ -98,6 +100,11 @@ class KVLayer(CacheLayerMixin):
     @staticmethod
     def scratch_bytes(spec: LayerSpec, itemsize: int) -> int:
         """Count the bytes of one slot of the scratch that all layers like this one share."""
+        return 0
+
+    @staticmethod
+    def fixed_bytes(spec: LayerSpec, itemsize: int) -> int:
+        """Count the bytes of one layer that do not depend on its slots."""
         return 0
 
     # ---- what layouts differ in

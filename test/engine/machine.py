@@ -79,16 +79,18 @@ def same(one: dict, other: dict) -> None:
 
 
 class Life(RuleBasedStateMachine):
-    """One session; subclasses say of which family and policy."""
+    """One session; subclasses say of which family, policy and layout."""
 
     family: str
     row: str
+    layout: str
 
     def __init__(self):
         super().__init__()
         self.model = zoo.load(self.family)
         self.target = zoo.session(
-            self.family, self.row, MOST, chunk=CHUNK, labels={'left': 'Left: '})
+            self.family, self.row, MOST, chunk=CHUNK, labels={'left': 'Left: '},
+            layout=self.layout)
         self.bytes = self.target.cache.nbytes()
         self.prefix = len(self.model.adapter.prompt.prefix('Be brief.'))
         self.fresh()

@@ -31,11 +31,11 @@ BUDGET = 128
 ROUNDS = 7
 
 
-def live(model, row, fields):
+def live(model, row, fields, layout='fast'):
     """Live through words, frames and questions with evictions; tell what came of it."""
     target = StreamingSession(
         model, zoo.policy(row, BUDGET, **fields), system_prompt='Be brief.', max_question=48,
-        max_answer=16, chunk=32)
+        max_answer=16, chunk=32, layout=layout)
     answers = []
     for number in range(ROUNDS):
         if model.adapter.sees:
@@ -66,11 +66,11 @@ def main():
     cases, place = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
     torch.set_num_threads(1)
     models, found = {}, []
-    for folder, row, fields in cases:
+    for folder, row, fields, *layout in cases:
         try:
             if folder not in models:
                 models[folder] = load_model(folder, device='cpu', dtype='float32', tp_plan='auto')
-            target, result = live(models[folder], row, fields)
+            target, result = live(models[folder], row, fields, *layout)
             result['ranks'] = models[folder].rope.ranks.size
         except ModelError as error:
             result = {'refused': str(error)}

@@ -60,14 +60,15 @@ def test_the_second_device_computes_but_does_not_mix():
         assert type(kept) is torch.Tensor and kept.tolist() == [1.0, 1.0]
 
 
-@pytest.mark.parametrize('family, row', [
+@pytest.mark.parametrize('family, row, layout', [(*cell, 'fast') for cell in [
     ('smolvlm', 'saddle_layers'), ('smolvlm', 'hermes'), ('smolvlm', 'infinipot_v'),
     ('qwen2_5_vl', 'live_vlm'), ('gemma3', 'saddle'), ('lfm2_vl', 'h2o'),
-    ('qwen3_5_text', 'saddle_heads'), ('gemma4', 'live_vlm'), ('gemma4_text', 'saddle_heads')])
-def test_layers_on_another_device_remember_the_same(family, row, two_places):
-    _, expected = live(zoo.load(family), row, {})
+    ('qwen3_5_text', 'saddle_heads'), ('gemma4', 'live_vlm'), ('gemma4_text', 'saddle_heads')
+]] + [('gemma4', 'live_vlm', 'lean'), ('smolvlm', 'saddle', 'int8')])
+def test_layers_on_another_device_remember_the_same(family, row, layout, two_places):
+    _, expected = live(zoo.load(family), row, {}, layout)
     model = two_places(family)
-    target, found = live(model, row, {})
+    target, found = live(model, row, {}, layout)
     assert expected['evicted'] > 0
     for number, layer in target.cache.own.items():
         tensors = [t for t in vars(layer).values() if isinstance(t, torch.Tensor)]

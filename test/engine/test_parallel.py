@@ -32,9 +32,10 @@ pytest.importorskip('accelerate', reason='transformers places weights with it')
 
 TOLERANCE = 1e-4
 HEADS = zoo.changed(num_attention_heads=8, num_key_value_heads=4)   # two KV heads a process
-# family, changes, row of policies, fields
+# family, changes, row of policies, fields, and a layout
 CASES = {
     'all': ('llama', HEADS, 'saddle', {}),
+    'lean': ('llama', HEADS, 'saddle', {}, 'lean'),
     'heads': ('llama', HEADS, 'saddle_heads', {}),
     'h2o': ('llama', HEADS, 'h2o', {}),
     'random': ('llama', HEADS, 'random', {'scope': 'head'}),
@@ -53,8 +54,8 @@ REFUSED = {'retrieves': 'live_vlm', 'planless': 'no plan to split qwen3_vl'}
 def ranks(tmp_path_factory):
     """Run all cases in two processes: what each rank found, by case."""
     place = tmp_path_factory.mktemp('ranks')
-    cases = [(str(zoo.folder(family, changes)), row, fields)
-             for family, changes, row, fields in CASES.values()]
+    cases = [(str(zoo.folder(family, changes)), *rest)
+             for family, changes, *rest in CASES.values()]
     (place / 'cases.json').write_text(json.dumps(cases))
     paths = [str(Path(__file__).parents[2]), os.environ.get('PYTHONPATH', '')]
     done = subprocess.run(
@@ -69,8 +70,8 @@ def ranks(tmp_path_factory):
 
 @pytest.mark.parametrize('case', [name for name in CASES if name not in REFUSED])
 def test_two_processes_live_as_one(ranks, case):
-    family, changes, row, fields = CASES[case]
-    target, alone = live(zoo.load(family, changes), row, fields)
+    family, changes, *rest = CASES[case]
+    target, alone = live(zoo.load(family, changes), *rest)
     assert alone['evicted'] > 0
     for found in ranks[case]:
         assert found['ranks'] == 2 and found['evicted'] == alone['evicted']
