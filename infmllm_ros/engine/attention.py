@@ -238,12 +238,13 @@ class Pass:
         layer = self.cache.layers[module.layer_idx]
         ahead = self.ahead if layer.is_sliding else self.far
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-        hidden = None
-        key, value = (part.to(query.device) for part in layer.show())
+        hidden, shown = None, layer.show()
         if self.glance is None or layer.is_sliding:
             query = layer.rotate_query(query)
         else:
             query, hidden = self.glance.look(module.layer_idx, query, scaling)
+        # what a reader elsewhere gets is a copy, so of the keys where the glance has put them
+        key, value = (part.to(query.device) for part in shown)
         queries, held = query.shape[2], key.shape[2]
         # a layer that sees a window of its own has nothing to choose, to tell or to skip
         slots = None if layer.is_sliding else layer.slots

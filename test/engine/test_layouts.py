@@ -17,7 +17,7 @@
 from infmllm_ros.engine import BudgetError, LAYOUTS, persist, StreamingSession
 from infmllm_ros.engine.budget import memory_bytes
 import pytest
-from zoo import FAMILIES, load, POLICIES, session, show, words
+from zoo import changed, FAMILIES, load, POLICIES, ROPES, session, show, words
 
 
 def live(family, row, layout, dtype='float32'):
@@ -63,6 +63,20 @@ def test_lean_says_what_fast_says(family):
 @pytest.mark.parametrize('family', ['smolvlm', 'qwen2_5_vl'])
 def test_lean_says_what_fast_says_whoever_chooses(family, row):
     alike(family, row)
+
+
+def test_lean_follows_where_frequencies_change_with_the_length():
+    changes, found = changed(rope_parameters=ROPES['longrope']), []
+    for layout in ('fast', 'lean'):
+        target = session('llama', 'full', 900, changes=changes, layout=layout)
+        before = target.cache.mark()
+        for count in (450, 200):        # past the 512 of the short frequencies, and back
+            target.tell(words(target.model, count, count))
+            found.append(target.logits(words(target.model, 12, 9)))
+        target.cache.rollback(before)
+        found.append(target.logits(words(target.model, 12, 9)))
+    assert all(one.equal(other) for one, other in zip(found[:3], found[3:], strict=True))
+    assert not found[0].equal(found[1])
 
 
 def test_a_pass_in_lean_does_not_forget_what_another_session_did():
