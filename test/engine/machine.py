@@ -57,9 +57,8 @@ stamps = st.integers(-10**9, 4 * 10**9)
 def snapshot(target: StreamingSession) -> dict:
     """All that the next answer depends on, bit for bit: tensors and plain values."""
     found = {name: view.clone() for name, view in persist._views(target).items()}
-    for number, layer in target.cache.own.items():
-        if hasattr(layer, 'slots'):
-            found[f'rotated {number}'] = layer.rotated().clone()
+    for number in zoo.holders(target):
+        found[f'rotated {number}'] = target.cache.layers[number].rotated().clone()
     for number, slots in enumerate(target.cache.ledgers):
         found[f'end {number}'] = slots.end.clone()
     plain = {name: deepcopy(getattr(target, name)) for name in persist.COUNTERS}
