@@ -38,7 +38,7 @@ import torch
 from transformers import DynamicCache, StaticCache
 
 from .shapes import random_model, SHAPES
-from .timing import by_turns, machine, milliseconds, parser, write
+from .timing import by_turns, milliseconds, parser, write_shape
 
 TOKENS = 8      # of a turn
 
@@ -155,7 +155,7 @@ def main() -> None:
                     for packed in (True, False))
     found = measure(
         model, plain, args.policy, args.budget, args.lengths, args.rounds, args.compile)
-    write('speed_decode', {'machine': machine(), 'shape': args.shape, **found}, args.out)
+    write_shape('speed_decode', args.shape, found, args.out)
     names = max((row['ms'] for row in found['lengths'].values()), key=len)
     print(f'\nms a token, wall (processor)\n{"stream":>7} {"held":>6} '
           + ' '.join(f'{name:>18}' for name in names))

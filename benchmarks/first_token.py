@@ -36,7 +36,7 @@ import torch
 from transformers import DynamicCache
 
 from .shapes import picture, random_model, Seen, SHAPES
-from .timing import by_turns, machine, milliseconds, parser, write
+from .timing import by_turns, milliseconds, parser, write_shape
 
 QUESTION = 32   # tokens
 
@@ -126,7 +126,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     model = random_model(args.shape, dtype=getattr(torch, args.dtype))
     found = measure(model, args.budget, args.frames, args.rounds)
-    write('speed_first_token', {'machine': machine(), 'shape': args.shape, **found}, args.out)
+    write_shape('speed_first_token', args.shape, found, args.out)
     print(f'{args.shape}, question of {QUESTION} tokens\n{"":32} {"wall ms":>9} '
           f'{"processor ms":>13}')
     for name, line in found['rows'].items():

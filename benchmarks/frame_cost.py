@@ -34,7 +34,7 @@ import torch
 
 from .published_h2o import PublishedH2O
 from .shapes import picture, random_model, Seen, SHAPES
-from .timing import by_turns, machine, milliseconds, parser, write
+from .timing import by_turns, milliseconds, parser, write_shape
 
 WARM = 2
 FRAME = picture()
@@ -108,12 +108,11 @@ def main() -> None:
     args = options.parse_args()
     torch.set_num_threads(args.threads)
     keep_memory()
-    found: dict[str, Any] = {'machine': machine(), 'shapes': {}}
     for shape in args.shape:
         model, plain = (random_model(shape, dtype=getattr(torch, args.dtype), packed=packed)
                         for packed in (True, False))
-        one = found['shapes'][shape] = measure(
-            model, plain, args.policy, args.budget, args.rounds)
+        one = measure(model, plain, args.policy, args.budget, args.rounds)
+        write_shape('speed_frame_cost', shape, one, args.out)
         base = one['policies'].get('streaming_llm')
         print(f'\n{shape}, {args.dtype}, {one["tokens"]} tokens a frame, {args.budget} held; '
               f'vision {one["vision"]["wall_ms"]:.0f} ms\n'
@@ -122,7 +121,6 @@ def main() -> None:
             ratio = f'{line["processor_ms"] / base["processor_ms"]:.3f}' if base else ''
             print(f'{name:18} {line["wall_ms"]:9.1f} {line["processor_ms"]:13.1f} {ratio:>17}',
                   flush=True)
-    write('speed_frame_cost', found, args.out)
 
 
 if __name__ == '__main__':

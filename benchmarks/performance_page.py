@@ -70,55 +70,48 @@ def flatness(numbers: Numbers) -> str:
         f'{numbers["budget"]:,}.\n\n{made(numbers)}')
 
 
-def frames(numbers: Numbers) -> str:
+def frames(shape: str, one: Numbers) -> str:
     """Tabulate what a frame costs under each policy."""
-    out = []
-    for shape, one in numbers['shapes'].items():
-        rows, base = one['policies'], one['policies']['streaming_llm']['processor_ms']
-        rival = rows['h2o as published']['processor_ms']
-        ordered = sorted(rows, key=lambda name, rows=rows: rows[name]['processor_ms'])
-        table = markdown(
-            ('policy', 'held', 'ms', 'processor ms', 'of `streaming_llm`',
-             'faster than H2O as published'),
-            ((f'`{name}`' if ' ' not in name else name,
-              f'{one["held"].get(name, one["budget"]):,}', ms(rows[name]['wall_ms']),
-              ms(spent := rows[name]['processor_ms']), f'{spent / base:.2f}x',
-              f'{rival / spent:.1f}x') for name in ordered))
-        out.append(
-            f'**{shape}**, {one["dtype"]}, {one["tokens"]} tokens a frame, budget '
+    rows, base = one['policies'], one['policies']['streaming_llm']['processor_ms']
+    rival = rows['h2o as published']['processor_ms']
+    ordered = sorted(rows, key=lambda name: rows[name]['processor_ms'])
+    table = markdown(
+        ('policy', 'held', 'ms', 'processor ms', 'of `streaming_llm`',
+         'faster than H2O as published'),
+        ((f'`{name}`' if ' ' not in name else name,
+          f'{one["held"].get(name, one["budget"]):,}', ms(rows[name]['wall_ms']),
+          ms(spent := rows[name]['processor_ms']), f'{spent / base:.2f}x',
+          f'{rival / spent:.1f}x') for name in ordered))
+    return (f'**{shape}**, {one["dtype"]}, {one["tokens"]} tokens a frame, budget '
             f'{one["budget"]:,}, medians of {one["rounds"]}. The vision tower takes '
             f'{ms(one["vision"]["wall_ms"])} ms beside it.\n\n{table}')
-    return '\n\n'.join([*out, made(numbers)])
 
 
-def profile(numbers: Numbers) -> str:
+def profile(shape: str, one: Numbers) -> str:
     """Tabulate the parts of a frame and of a token, with their floors."""
-    out = []
-    for shape, one in numbers['shapes'].items():
-        frame, token = one['frame'], one['token']
-        rows = []
-        for part in frame['parts']:
-            cells = []
-            for found in (frame, token):
-                floor = found['floors'].get(part)
-                cells += [ms(found['parts'][part]), '' if floor is None else ms(floor)]
-            if any(cell not in ('', '0') for cell in cells):
-                rows.append((part, *cells))
-        rate = {name: value / 1e9 for name, value in one['rates'].items()}
-        out.append(
-            f'**{shape}**, {one["dtype"]}, `{one["policy"]}`, {one["budget"]:,} held, '
-            f'{one["tokens"]} tokens a frame\n\n' + markdown(
-                ('part', 'frame ms', 'floor', 'token ms', 'floor'), rows)
-            + f'\n\nPython: {frame["python_share"]:.1%} of the frame, {token["python_share"]:.1%} '
-            f'of the token. Floors from {rate["operations_per_s"]:.0f} billion operations, '
-            f'{rate["copied_bytes_per_s"]:.1f} GB copied and {rate["read_bytes_per_s"]:.1f} GB '
-            'read a second.')
-    return '\n\n'.join([*out, made(numbers)])
+    frame, token = one['frame'], one['token']
+    rows = []
+    for part in frame['parts']:
+        cells = []
+        for found in (frame, token):
+            floor = found['floors'].get(part)
+            cells += [ms(found['parts'][part]), '' if floor is None else ms(floor)]
+        if any(cell not in ('', '0') for cell in cells):
+            rows.append((part, *cells))
+    rate = {name: value / 1e9 for name, value in one['rates'].items()}
+    return (
+        f'**{shape}**, {one["dtype"]}, `{one["policy"]}`, {one["budget"]:,} held, '
+        f'{one["tokens"]} tokens a frame\n\n' + markdown(
+            ('part', 'frame ms', 'floor', 'token ms', 'floor'), rows)
+        + f'\n\nPython: {frame["python_share"]:.1%} of the frame, {token["python_share"]:.1%} '
+        f'of the token. Floors from {rate["operations_per_s"]:.0f} billion operations, '
+        f'{rate["copied_bytes_per_s"]:.1f} GB copied and {rate["read_bytes_per_s"]:.1f} GB '
+        'read a second.')
 
 
-def decode(numbers: Numbers) -> str:
-    """Tabulate tokens a second by the length of the stream."""
-    rows = numbers['lengths']
+def decode(shape: str, one: Numbers) -> str:
+    """Tabulate milliseconds a token by the length of the stream."""
+    rows = one['lengths']
     names = list(dict.fromkeys(name for row in rows.values() for name in row['ms']))
     table = markdown(
         ('stream', 'held', *(f'{name} (processor)' for name in names)),
@@ -126,9 +119,9 @@ def decode(numbers: Numbers) -> str:
             f'{ms(row["ms"][name]["wall_ms"])} ({ms(row["ms"][name]["processor_ms"])})'
             if name in row['ms'] else '-' for name in names)) for length, row in rows.items()))
     compiling = [f'{row["compile_s"]:.0f} s' for row in rows.values() if 'compile_s' in row]
-    return (f'Milliseconds a token, {numbers["shape"]}, {numbers["dtype"]}, budget '
-            f'{numbers["budget"]:,}.\n\n{table}\n\n'
-            + (f'Compiling took {", ".join(compiling)}. ' if compiling else '') + made(numbers))
+    return (f'**{shape}**, {one["dtype"]}, budget {one["budget"]:,}: milliseconds a token.'
+            f'\n\n{table}'
+            + (f'\n\nCompiling took {", ".join(compiling)}.' if compiling else ''))
 
 
 def layouts(numbers: Numbers) -> str:
@@ -153,16 +146,22 @@ def layouts(numbers: Numbers) -> str:
             f'{sat}\n\n{made(numbers)}')
 
 
-def first_token(numbers: Numbers) -> str:
+def first_token(shape: str, one: Numbers) -> str:
     """Tabulate the time to first token of a bounded memory and of windows computed anew."""
-    rows = numbers['rows']
+    rows = one['rows']
     base = next(iter(rows.values()))['processor_ms']
     table = markdown(
         ('what the question reads', 'ms', 'processor ms', 'of ours'),
-        ((name, ms(one['wall_ms']), ms(one['processor_ms']), f'{one["processor_ms"] / base:.1f}x')
-         for name, one in rows.items()))
-    return (f'{numbers["shape"]}, {numbers["dtype"]}, {numbers["frame_tokens"]} tokens a frame, a '
-            f'question of {numbers["question"]}.\n\n{table}\n\n{made(numbers)}')
+        ((name, ms(row['wall_ms']), ms(row['processor_ms']), f'{row["processor_ms"] / base:.1f}x')
+         for name, row in rows.items()))
+    return (f'**{shape}**, {one["dtype"]}, {one["frame_tokens"]} tokens a frame, a question of '
+            f'{one["question"]}.\n\n{table}')
+
+
+def by_shape(table: Callable[[str, Numbers], str]) -> Callable[[Numbers], str]:
+    """Make the tables of all shapes that were measured, each with what it was made with."""
+    return lambda numbers: '\n\n'.join(
+        f'{table(shape, one)}\n\n{made(one)}' for shape, one in numbers.items())
 
 
 def gpu(numbers: Numbers) -> str:
@@ -180,9 +179,9 @@ def gpu(numbers: Numbers) -> str:
 
 
 TABLES: dict[str, Callable[[Numbers], str]] = {
-    'speed_flatness': flatness, 'speed_frame_cost': frames, 'speed_profile': profile,
-    'speed_decode': decode, 'speed_layouts': layouts, 'speed_first_token': first_token,
-    'speed_gpu': gpu}
+    'speed_flatness': flatness, 'speed_frame_cost': by_shape(frames),
+    'speed_profile': by_shape(profile), 'speed_decode': by_shape(decode),
+    'speed_layouts': layouts, 'speed_first_token': by_shape(first_token), 'speed_gpu': gpu}
 
 
 def tables(folder: Path = DATA) -> dict[str, str]:
@@ -203,18 +202,19 @@ def draw(folder: Path = DATA) -> Any:
     left.plot(ends, [one['processor_ms'] for one in flat['windows'].values()])
     left.set(title='a frame, by frames seen before', xlabel='frames', ylabel='processor ms',
              ylim=(0, None))
-    shape, one = next(iter(cost['shapes'].items()))
+    shape, one = next(iter(cost.items()))
     names = sorted(one['policies'], key=lambda name: one['policies'][name]['processor_ms'])
     middle.barh(names, [one['policies'][name]['processor_ms'] for name in names],
                 color=['C3' if ' ' in name else 'C0' if name == 'saddle' else 'C7'
                        for name in names])
     middle.set(title=f'a frame, by policy ({shape})', xlabel='processor ms')
-    rows = decoding['lengths']
+    shape, one = next(iter(decoding.items()))
+    rows = one['lengths']
     for name in next(iter(rows.values()))['ms']:
         right.plot([int(length) for length in rows],
                    [row['ms'][name]['processor_ms'] for row in rows.values()], marker='o', ms=4,
                    label=name, lw=2.5 if name == 'ours' else 1.2)
-    right.set(title='a token, by length of stream', xlabel='tokens read before',
+    right.set(title=f'a token, by length of stream ({shape})', xlabel='tokens read before',
               ylabel='processor ms', ylim=(0, None))
     right.legend(fontsize=8)
     for axes in (left, right):

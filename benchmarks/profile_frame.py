@@ -54,7 +54,7 @@ from torch import nn
 from torch.nn import functional
 
 from .shapes import picture, random_model, Seen, SHAPES
-from .timing import machine, parser, timed, write
+from .timing import parser, timed, write_shape
 
 VISION, LINEAR, ATTENTION = 'vision tower', 'projections and MLP', 'attention'
 SCORING, ROTATION, COMPACTION = 'scoring', 'rotation', 'compaction'
@@ -235,10 +235,10 @@ def main() -> None:
     options.add_argument('--turns', type=int, default=TURNS)
     args = options.parse_args()
     torch.set_num_threads(args.threads)
-    shapes = {}
     for shape in args.shape:
         model = random_model(shape, dtype=getattr(torch, args.dtype))
-        found = shapes[shape] = measure(model, args.policy, args.budget, args.turns)
+        found = measure(model, args.policy, args.budget, args.turns)
+        write_shape('speed_profile', shape, found, args.out)
         rate = {name: f'{value / 1e9:.1f} G/s' for name, value in found['rates'].items()}
         print(f'\n{shape}, {args.dtype}, {found["tokens"]} tokens a frame, {args.policy}, '
               f'{args.budget} held; {rate}')
@@ -248,7 +248,6 @@ def main() -> None:
             for part, value in one['parts'].items():
                 floor = one['floors'].get(part)
                 print(f'{part:28} {value:9.2f} {f"{floor:.2f}" if floor else "":>9}', flush=True)
-    write('speed_profile', {'machine': machine(), 'shapes': shapes}, args.out)
 
 
 if __name__ == '__main__':

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
+import json
 import os
 from pathlib import Path
 import platform
@@ -138,6 +139,14 @@ def read_flex(given: Sequence[str]) -> FlexPrefill:
 def write(name: str, content: Mapping[str, Any], folder: Path) -> None:
     """Write a benchmark's numbers as `name`.json: docs/performance.md is made from them."""
     write_json(folder / f'{name}.json', {'command': command(), **content})
+
+
+def write_shape(name: str, shape: str, content: Mapping[str, Any], folder: Path) -> None:
+    """Write what was measured at a shape into `name`.json; what is there of others stays."""
+    path = folder / f'{name}.json'
+    known = json.loads(path.read_text()) if path.exists() else {}
+    write_json(path, known | {
+        shape: {'command': command(), 'machine': machine(), **content}})
 
 
 def command() -> str:

@@ -13,7 +13,6 @@
 # limitations under the License.
 """The page of performance shows what was measured, and what measures it works."""
 
-import json
 from pathlib import Path
 import sys
 
@@ -37,7 +36,7 @@ from benchmarks import (  # noqa: I100
 from benchmarks.exam import Ledger
 from benchmarks.published_h2o import PublishedH2O
 from benchmarks.shapes import picture, random_model, SHAPES
-from benchmarks.timing import by_turns, machine, read_flex, write
+from benchmarks.timing import by_turns, machine, read_flex, write, write_shape
 
 PAGE = Path(__file__).parents[1] / 'docs/performance.md'
 BUDGET = 256
@@ -56,6 +55,17 @@ def test_the_page_shows_the_numbers_that_were_measured(name):
 
 def test_no_number_is_missing():
     assert set(performance_page.TABLES) - {'speed_gpu'} <= set(performance_page.tables())
+
+
+def test_shapes_stand_beside_each_other(tmp_path):
+    rows = {'ours': {'wall_ms': 2., 'processor_ms': 1.}}
+    for shape, count in (('tiny', 16), ('other', 4), ('tiny', 64)):
+        write_shape('speed_first_token', shape, {
+            'dtype': 'float32', 'frame_tokens': count, 'question': 32, 'rows': rows}, tmp_path)
+    (text,) = performance_page.tables(tmp_path).values()
+    assert [line for line in text.splitlines() if line.startswith('**')] == [
+        '**tiny**, float32, 64 tokens a frame, a question of 32.',
+        '**other**, float32, 4 tokens a frame, a question of 32.']
 
 
 def test_rivals_take_turns():
@@ -77,19 +87,16 @@ def test_a_benchmark_makes_its_table(name, tiny, tmp_path, monkeypatch):
         found = flatness.measure(load_model(MODEL), 'saddle', 192, 390, 130, asks=2)
         assert found['frames'] == 390 and list(found['windows']) == [130, 260, 390]
     elif name == 'frame_cost':
-        rows = frame_cost.measure(tiny, tiny, ('streaming_llm', 'saddle', 'full'), BUDGET, 2)
-        assert set(rows['policies']) == {'h2o as published', 'streaming_llm', 'saddle', 'full'}
-        found = {'shapes': {'tiny': rows}}
+        found = frame_cost.measure(tiny, tiny, ('streaming_llm', 'saddle', 'full'), BUDGET, 2)
+        assert set(found['policies']) == {'h2o as published', 'streaming_llm', 'saddle', 'full'}
     elif name == 'decode':
-        found = {'shape': 'tiny', **decode_speed.measure(
-            tiny, tiny, 'saddle', BUDGET, (128, 512), 2)}
+        found = decode_speed.measure(tiny, tiny, 'saddle', BUDGET, (128, 512), 2)
         assert [row['held'] for row in found['lengths'].values()] == [128, BUDGET]
     elif name == 'profile':
-        rows = profile_frame.measure(tiny, 'saddle', BUDGET, 2)
-        parts = rows['frame']['parts']
+        found = profile_frame.measure(tiny, 'saddle', BUDGET, 2)
+        parts = found['frame']['parts']
         assert parts['compaction'] > 0 < parts['scoring']
         assert sum(parts.values()) >= 2 * parts['whole'] - 1e-2 * len(parts)
-        found = {'shapes': {'tiny': rows}}
     elif name == 'layouts':
         found = {'shape': 'tiny', **layouts.measure(tiny, BUDGET, 2)}
         sizes = [row['kv_bytes'] for row in found['rows'].values()]
@@ -99,11 +106,13 @@ def test_a_benchmark_makes_its_table(name, tiny, tmp_path, monkeypatch):
         assert [row['layout'] for row in found['exam']['rows']] == ['fast', 'int8']
         assert {row['asked'] for row in found['exam']['rows']} != {0}
     else:
-        found = {'shape': 'tiny', **first_token.measure(tiny, BUDGET, (2,), 2)}
-    if name != 'gpu':
+        found = first_token.measure(tiny, BUDGET, (2,), 2)
+    if name in ('flatness', 'layouts'):
         write(f'speed_{name}', {'machine': machine(), **found}, tmp_path)
+    elif name != 'gpu':
+        write_shape(f'speed_{name}', 'tiny', found, tmp_path)
     (text,) = performance_page.tables(tmp_path).values()
-    assert json.loads((tmp_path / f'speed_{name}.json').read_text())['machine']['torch'] in text
+    assert (tmp_path / f'speed_{name}.json').exists() and f'torch {torch.__version__}' in text
 
 
 def test_a_gpu_that_is_too_small_gets_half_the_budget(monkeypatch):
