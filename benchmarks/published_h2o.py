@@ -16,11 +16,10 @@
 H2O as it was published, on plain Hugging Face: a rival for the benchmarks.
 
 After the released code (FMInference/H2O, h2o_hf, ``H2OKVCache_LayerWise``): eager attention
-materialises the probabilities of all queries over all keys, each layer adds their column sums to
-its scores, and gathers the recent tokens and the heavy hitters into new tensors. Where query heads
-share keys, their sums are added up, since the release knows no grouped queries. Left out is what
-only costs: its copy of the probabilities, and, of its streaming variant, the rotation of all keys
-in each pass.
+materialises the probabilities of all queries over all keys, each layer copies them, adds their
+column sums to its scores, and gathers the recent tokens and the heavy hitters into new tensors.
+Where query heads share keys, their sums are added up, since the release knows no grouped queries.
+Left out is what only costs: of its streaming variant, the rotation of all keys in each pass.
 """
 
 from __future__ import annotations
@@ -78,7 +77,9 @@ class PublishedH2O:
         """Evict from one layer after attention with these probabilities, [1, H, q, K]."""
         layer = self.cache.layers[number]
         heads = layer.keys.shape[1]
-        sums = weights.sum(2).view(heads, -1, weights.shape[-1]).sum(1)
+        # as released: over the batch, which is one, and then over the queries
+        sums = weights.clone().sum(0).sum(1)
+        sums = sums.view(heads, -1, sums.shape[-1]).sum(1)
         if number in self.scores:
             sums[:, :self.scores[number].shape[1]] += self.scores[number]
         held = sums.shape[1]
@@ -86,9 +87,10 @@ class PublishedH2O:
             best = sums[:, :held - self.recent].topk(self.heavy, -1).indices.sort(-1).values
             last = torch.arange(held - self.recent, held, device=best.device).expand(heads, -1)
             chosen = torch.cat((best, last), 1)
-            sums = sums.gather(1, chosen)
-            places = chosen[None, :, :, None].expand(-1, -1, -1, layer.keys.shape[-1])
-            layer.keys, layer.values = layer.keys.gather(2, places), layer.values.gather(2, places)
+            kept = torch.zeros_like(sums, dtype=torch.bool).scatter(1, chosen, True)
+            sums = sums[kept].view(heads, -1)
+            layer.keys, layer.values = (part[0, kept].view(1, heads, -1, part.shape[-1])
+                                        for part in (layer.keys, layer.values))
         self.scores[number] = sums
 
 
