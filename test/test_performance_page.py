@@ -87,8 +87,10 @@ def test_a_benchmark_makes_its_table(name, tiny, tmp_path, monkeypatch):
         found = flatness.measure(load_model(MODEL), 'saddle', 192, 390, 130, asks=2)
         assert found['frames'] == 390 and list(found['windows']) == [130, 260, 390]
     elif name == 'frame_cost':
-        found = frame_cost.measure(tiny, tiny, ('streaming_llm', 'saddle', 'full'), BUDGET, 2)
-        assert set(found['policies']) == {'h2o as published', 'streaming_llm', 'saddle', 'full'}
+        names = {'streaming_llm', 'live_vlm', 'hermes', 'full'}
+        found = frame_cost.measure(tiny, tiny, sorted(names), BUDGET, 2)
+        assert set(found['policies']) == {'h2o as published', *names}
+        assert [found['held'][name] for name in ('live_vlm', 'hermes')] == [BUDGET, BUDGET]
     elif name == 'decode':
         found = decode_speed.measure(tiny, tiny, 'saddle', BUDGET, (128, 512), 2)
         assert [row['held'] for row in found['lengths'].values()] == [128, BUDGET]
