@@ -76,7 +76,8 @@ class Soak:
         self.robot, self.process, self.orders = robot, process, orders
         self.random = random.Random(seed)
         episode = Episode('drive', seed, SIZE, keys=0)
-        self.frames = [step.frame.tobytes() for step in islice(episode, 300)]
+        self.steps = list(islice(episode, 300))
+        self.frames = [step.frame.tobytes() for step in self.steps]
         self.fact = episode.tell('target', 'blue cup').text
         self.question = next(
             q.text for q in episode.questions(('told',)) if q.name == 'told:target')
@@ -220,11 +221,15 @@ class Soak:
             memory.append((time.monotonic() - begun, anonymous(self.process.process.pid),
                            self.stats().process_bytes))
             time.sleep(self.random.expovariate(1.0))
+        self.finish()
+        return self.result(begun, time.monotonic() - begun, memory)
+
+    def finish(self) -> None:
+        """Stop the camera, and wait for what is under way."""
         self.running = False
         self.camera.join()
         self.wait(lambda: self.stats().cameras[0].frames_pending == 0
                   and sum(self.stats().queries_answered) == len(self.sent), 'all is answered')
-        return self.result(begun, time.monotonic() - begun, memory)
 
     def result(self, begun: float, seconds: float, memory: list[tuple[float, int, int]],
                ) -> dict[str, Any]:
@@ -343,7 +348,8 @@ def main() -> int:
         or result['checks']['right'] != result['checks']['asked']))
 
 
-def soak(minutes: float, seed: int, names: Sequence[str] = ACTS) -> dict[str, Any]:
+def soak(minutes: float, seed: int, names: Sequence[str] = ACTS, kind: type[Soak] = Soak,
+         ) -> dict[str, Any]:
     """Start the node with the faults of the tests, and a robot; run, and end it."""
     sys.path.insert(0, str(ROOT / 'test'))
     domain = 1 + os.getpid() % 100
@@ -365,7 +371,7 @@ def soak(minutes: float, seed: int, names: Sequence[str] = ACTS) -> dict[str, An
             # as deep as the node's end: the burst must not be lost here
             robot.requests = robot.node.create_publisher(Query, 'query_request', 1000)
             robot.show()
-            result = Soak(robot, process, orders, seed).run(60 * minutes, names)
+            result = kind(robot, process, orders, seed).run(60 * minutes, names)
             result |= {'seed': seed, 'status': process.stop(signal.SIGINT)}
         except Exception:
             print(process.log[-4000:], file=sys.stderr)
