@@ -71,7 +71,7 @@ class Recovery(Soak):
         over, shown, asks = time.monotonic(), self.shown, 0
         stamp = self.robot._stamp
         while self.shown == shown:
-            time.sleep(0.001)
+            time.sleep(0.002)
         asked, right = time.monotonic(), False
         while not right:
             asks += 1

@@ -72,3 +72,13 @@ def test_the_soak_is_the_last_result():
     assert frames['received'] == sum(frames.values()) - frames['sent'] - frames['received']
     assert questions['received'] == questions['sent'] == sum(questions['answered'])
     assert questions['without reply'] == questions['with more than one'] == 0
+
+
+def test_the_recovery_is_the_last_result():
+    pytest.importorskip('infmllm_msgs', reason='needs the interface package infmllm_msgs')
+    from benchmarks.recovery import CALM, RESULT, table
+    result = json.loads(RESULT.read_text())
+    assert table(result) in PAGE
+    assert result['status'] == result['tracebacks'] == 0
+    soaked = json.loads((ROOT / 'benchmarks/soak.json').read_text())['faults']
+    assert result['times_s'].keys() == {CALM, *soaked}, 'each kind of fault'

@@ -94,6 +94,24 @@ def renew(session: StreamingSession) -> StreamingSession:
 
 def release() -> None:
     """Give the memory of a dropped model back."""
+    gc.unfreeze()
+    _collect()
+
+
+def relieve() -> None:
+    """
+    Give the memory of a failed pass back.
+
+    To look at all that libraries and model hold takes a quarter of a second each time, in which
+    no question is answered: what outlives the first look is left out of later ones, until the
+    model goes.
+    """
+    _collect()
+    if not gc.get_freeze_count():
+        gc.freeze()
+
+
+def _collect() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -19,7 +19,7 @@ from __future__ import annotations
 import traceback
 
 from infmllm_ros.engine import EngineError, fit_budget, StreamingSession
-from infmllm_ros.node.loading import release
+from infmllm_ros.node.loading import relieve
 import torch
 
 DROP, SHRINK = MODES = ('drop', 'shrink')
@@ -71,7 +71,7 @@ class Relief:
             What was done, and what else could be: for the log and for who asked.
         """
         self.times += 1
-        release()
+        relieve()
         remedy = ('give the node fewer max_question_tokens, tokens_per_frame or chunk_tokens, a '
                   'smaller budget or model, or more memory')
         if self.mode == DROP or session is None:

@@ -14,13 +14,15 @@
 
 """A model that hangs or runs out of memory: noticed, told, got over."""
 
+import gc
 from itertools import islice
 from types import SimpleNamespace
+import weakref
 
 from infmllm_ros.bundled import MODEL, MODEL_BUDGET, MODEL_POLICY
 from infmllm_ros.bundled.scenes import Episode
 from infmllm_ros.node import retired
-from infmllm_ros.node.loading import open_session, renew
+from infmllm_ros.node.loading import open_session, release, relieve, renew
 from infmllm_ros.node.mailbox import Frame
 from infmllm_ros.node.parameters import Settings
 from infmllm_ros.node.questions import Status
@@ -285,3 +287,24 @@ def test_a_renewed_memory_is_empty_and_leaves_the_old_one_alone(bundled):
     new.observe(frames[0], 1)
     assert new.answer('what is ahead').text == bundled.answer('what is ahead').text
     assert new.plan == bundled.plan and new.settings == bundled.settings
+
+
+class Ring:
+    """Garbage that counting references does not find."""
+
+    def __init__(self):
+        self.itself = self
+
+
+def test_what_a_failed_pass_leaves_is_looked_for_among_what_came_since_the_first_one():
+    release()
+    whole = len(gc.get_objects())
+    held = Ring()
+    relieve()
+    assert len(gc.get_objects()) < whole / 10, 'the rest is not looked at again'
+    old, new = weakref.ref(held), weakref.ref(Ring())
+    relieve()
+    assert new() is None
+    del held
+    release()
+    assert old() is None and not gc.get_freeze_count(), 'what went with the model'
