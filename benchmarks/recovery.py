@@ -59,6 +59,12 @@ class Recovery(Soak):
         super().__init__(*arguments)
         self.times: dict[str, list[tuple[float, float, int]]] = {CALM: []}
 
+    def order(self) -> str:
+        """Have the model fail; it is over when who asked has the reply."""
+        kind = super().order()
+        self.reply(self.sent[-1])
+        return kind
+
     def crowd(self) -> str:
         """Ask too much; it is over when each has its reply."""
         kind = super().crowd()
