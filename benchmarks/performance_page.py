@@ -200,21 +200,21 @@ def draw(folder: Path = DATA) -> Any:
     left, middle, right = figure.subplots(1, 3)
     ends = [int(end) for end in flat['windows']]
     left.plot(ends, [one['processor_ms'] for one in flat['windows'].values()])
-    left.set(title='a frame, by frames seen before', xlabel='frames', ylabel='processor ms',
-             ylim=(0, None))
+    left.set(title='a frame, by frames seen before\nthe bundled model', xlabel='frames',
+             ylabel='processor ms', ylim=(0, None))
     shape, one = next(iter(cost.items()))
     names = sorted(one['policies'], key=lambda name: one['policies'][name]['processor_ms'])
     middle.barh(names, [one['policies'][name]['processor_ms'] for name in names],
                 color=['C3' if ' ' in name else 'C0' if name == 'saddle' else 'C7'
                        for name in names])
-    middle.set(title=f'a frame, by policy ({shape})', xlabel='processor ms')
+    middle.set(title=f'a frame, by policy\n{shape}', xlabel='processor ms')
     shape, one = next(iter(decoding.items()))
     rows = one['lengths']
     for name in next(iter(rows.values()))['ms']:
         right.plot([int(length) for length in rows],
                    [row['ms'][name]['processor_ms'] for row in rows.values()], marker='o', ms=4,
                    label=name, lw=2.5 if name == 'ours' else 1.2)
-    right.set(title=f'a token, by length of stream ({shape})', xlabel='tokens read before',
+    right.set(title=f'a token, by length of stream\n{shape}', xlabel='tokens read before',
               ylabel='processor ms', ylim=(0, None))
     right.legend(fontsize=8)
     for axes in (left, right):
