@@ -25,9 +25,7 @@ from it the section Recovery of the page.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-import json
 from pathlib import Path
 import sys
 import textwrap
@@ -37,8 +35,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .pages import markdown, write_between, write_json
-from .soak import RATE, Soak, soak
+from .pages import markdown
+from .soak import RATE, Soak, take
 from .timing import processor
 
 RESULT = Path(__file__).with_suffix('.json')
@@ -136,19 +134,7 @@ def table(result: dict[str, Any]) -> str:
 
 def main() -> int:
     """Run, or only write the page from the last result; 0 if the node ended well."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument('--minutes', type=float, default=12.0)
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--page', type=Path, help='whose section Recovery is written')
-    parser.add_argument('--again', action='store_true', help='no run: the page from the result')
-    args = parser.parse_args()
-    if not args.again:
-        write_json(RESULT, soak(args.minutes, args.seed, ACTS, Recovery))
-    result = json.loads(RESULT.read_text())
-    section = table(result)
-    print(section)
-    if args.page:
-        write_between(args.page, 'recovery', section)
+    result = take(__doc__.splitlines()[1], 12.0, RESULT, table, ACTS, Recovery)
     return int(bool(result['status'] or result['tracebacks']))
 
 

@@ -325,21 +325,33 @@ def table(result: dict[str, Any]) -> str:
 """
 
 
-def main() -> int:
-    """Run, or only write the page from the last result; 0 if nothing was lost."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument('--minutes', type=float, default=60.0)
+def take(about: str, minutes: float, path: Path, table: Callable[[dict[str, Any]], str],
+         *how: Any) -> dict[str, Any]:
+    """
+    Read the command line, run, and print the section; the result.
+
+    `path` is of the results, and names the section of the page; `minutes` are what is run unless
+    told otherwise; `how` goes to :func:`soak`.
+    """
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument('--minutes', type=float, default=minutes)
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--page', type=Path, help='whose section Soak is written')
+    parser.add_argument('--page', type=Path, help=f'whose section {path.stem} is written')
     parser.add_argument('--again', action='store_true', help='no run: the page from the result')
     args = parser.parse_args()
     if not args.again:
-        write_json(RESULT, soak(args.minutes, args.seed))
-    result = json.loads(RESULT.read_text())
+        write_json(path, soak(args.minutes, args.seed, *how))
+    result = json.loads(path.read_text())
     section = table(result)
     print(section)
     if args.page:
-        write_between(args.page, 'soak', section)
+        write_between(args.page, path.stem, section)
+    return result
+
+
+def main() -> int:
+    """Run, or only write the page from the last result; 0 if nothing was lost."""
+    result = take(__doc__.splitlines()[1], 60.0, RESULT, table)
     asked, frames = result['questions'], result['frames']
     return int(bool(
         result['status'] or result['tracebacks'] or asked['without reply']

@@ -22,7 +22,8 @@ from zoo import POLICIES
 
 # one family a policy in the short run, all in the long: M-RoPE, windows, states, shared keys
 FAMILIES = ('smolvlm', 'qwen2_5_vl', 'lfm2_vl', 'llama', 'gemma3', 'gemma4', 'qwen3_5')
-CELLS = [(row, FAMILIES[(number + turn) % len(FAMILIES)], [*LAYOUTS][(number + turn) % 3])
+CELLS = [(row, FAMILIES[(number + turn) % len(FAMILIES)],
+          [*LAYOUTS][(number + turn) % len(LAYOUTS)])
          for turn in range(len(FAMILIES) if LONG else 1) for number, row in enumerate(POLICIES)]
 
 
