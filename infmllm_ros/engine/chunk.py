@@ -100,7 +100,9 @@ def join(chunks: Sequence[Chunk]) -> Chunk:
 
 
 class Store(Protocol):
-    """Where a layer's keys and values lie: each method gives [1, Hkv, n, D]."""
+    """Where a layer's keys and values lie: what is given is [1, Hkv, n, D]."""
+
+    device: torch.device
 
     def plain(self, part: slice) -> torch.Tensor:
         """Give the un-rotated keys of some slots."""
@@ -110,6 +112,9 @@ class Store(Protocol):
 
     def valued(self, part: slice) -> torch.Tensor:
         """Give the values of some slots."""
+
+    def put(self, part: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Write un-rotated keys and values, [1, Hkv, n, D], into some slots."""
 
 
 @dataclass(frozen=True)
@@ -139,3 +144,8 @@ class Content:
     def values(self) -> torch.Tensor:
         """Read the values."""
         return self.store.valued(slice(0, self.count))[0].to(self.device)
+
+    def put(self, slots: torch.Tensor, plain: torch.Tensor, values: torch.Tensor) -> None:
+        """Write un-rotated keys and values, [Hkv, n, D], into slots, int64 [n]."""
+        self.store.put(*(part.to(self.store.device)
+                         for part in (slots, plain[None], values[None])))

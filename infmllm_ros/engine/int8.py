@@ -102,15 +102,19 @@ class Int8Layer(LeanLayer):
     def _write(self, new: slice, key: torch.Tensor, value: torch.Tensor) -> None:
         if self.fresh:
             self._measure(key.float())
+        self.put(new, key, value)
+
+    def put(self, part: slice | torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Quantise un-rotated keys and values, [1, Hkv, n, D], into some slots."""
         # by what was rounded to the type of the buffers, as it will be read
         even = (key.float() - self.offset.float()) / self.spread.float()
-        for scales, coded, part in ((self.key_scales, self.master, even),
-                                    (self.value_scales, self.coded, value.float())):
-            scale = (part.abs().amax(-1, keepdim=True) / MOST).to(self.dtype)
-            scales[:, :, new] = scale
+        for scales, coded, plain in ((self.key_scales, self.master, even),
+                                     (self.value_scales, self.coded, value.float())):
+            scale = (plain.abs().amax(-1, keepdim=True) / MOST).to(self.dtype)
+            scales[:, :, part] = scale
             # a scale of NaN or infinity stays: what is read with it is refused as not finite
-            parts = part / scale.float().clamp_min(torch.finfo(torch.float32).tiny)
-            coded[:, :, new] = parts.round().clamp(-MOST, MOST).to(torch.int8)
+            parts = plain / scale.float().clamp_min(torch.finfo(torch.float32).tiny)
+            coded[:, :, part] = parts.round().clamp(-MOST, MOST).to(torch.int8)
 
     def _measure(self, key: torch.Tensor) -> None:
         variance, mean = torch.var_mean(key, 2, correction=0, keepdim=True)

@@ -116,9 +116,13 @@ class KVLayer(CacheLayerMixin):
 
     def _write(self, new: slice, key: torch.Tensor, value: torch.Tensor) -> None:
         """Take the chunk in: [1, Hkv, q, D] each."""
-        self.master[:, :, new] = key
-        self.values[:, :, new] = value
+        self.put(new, key, value)
         rotate(key, *self.slots.turn(self.table, self.device), self.kind, out=self.keys[:, :, new])
+
+    def put(self, part: slice | torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Write un-rotated keys and values, [1, Hkv, n, D], into some slots."""
+        self.master[:, :, part] = key
+        self.values[:, :, part] = value
 
     def _ready(self, part: slice) -> None:
         """Have `keys` and `values` say what those slots hold, rotated."""
@@ -259,8 +263,7 @@ class LeanLayer(KVLayer):
         self.keys = scratch.take('keys', spec, shape, self.dtype)
 
     def _write(self, new: slice, key: torch.Tensor, value: torch.Tensor) -> None:
-        self.master[:, :, new] = key
-        self.values[:, :, new] = value
+        self.put(new, key, value)
 
     def _ready(self, part: slice) -> None:
         rotate(self.plain(part), *self._turn(part), self.kind, out=self.keys[:, :, part])

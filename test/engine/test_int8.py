@@ -14,8 +14,10 @@
 
 """Keys and values as bytes: against the formula in numpy, and against the numbers they were."""
 
+from types import SimpleNamespace
+
 from faults import fault
-from infmllm_ros.engine import MemoryFileError, NotFiniteError, StreamingSession
+from infmllm_ros.engine import LAYOUTS, MemoryFileError, NotFiniteError, StreamingSession
 from infmllm_ros.engine.int8 import SAMPLE
 from infmllm_ros.engine.positions import INDEX
 from machine import same, snapshot
@@ -196,3 +198,20 @@ def test_the_channels_are_measured_once():
     now = [t for layer in target.cache.full for t in layer._channels().values()]
     assert all(one.equal(other) for one, other in zip(known, now, strict=True))
     assert target.stats().tokens_seen < len(target.prefix) + 100
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_what_hermes_merges_is_written_in_every_layout(layout):
+    target = session('smolvlm', 'hermes', 700, layout=layout)
+    tell(target)
+    slots, kept = target.cache.slots[-1], torch.arange(20, 90)[None]
+    content, = target.cache.contents(slots)
+    before = content.plain.clone(), content.values.clone()
+    gone = [n for n in range(slots.count) if not 20 <= n < 90]
+    merged = target.policy._merge(SimpleNamespace(count=slots.count, contents=[content]), kept)
+    assert merged.tolist() == [[*range(20, 90), gone[-1]]]
+    for old, now in zip(before, (content.plain, content.values), strict=True):
+        mean = old[:, gone].double().mean(1)
+        assert (now[:, gone[-1]] - mean).abs().max() < old.abs().max() / 100
+        assert (old[:, gone[-1]] - mean).abs().max() > old.abs().max() / 10, 'it says something'
+        assert torch.equal(now[:, :gone[-1]], old[:, :gone[-1]])

@@ -179,7 +179,7 @@ class Hermes(Policy):
         slots = torch.arange(view.count, device=kept.device)
         newest = (slots * leaves).argmax()[None]
         for content in view.contents:
-            for held in (content.plain, content.values):
-                mean = torch.einsum('n,hnd->hd', leaves / leaves.sum(), held.float())
-                held.index_copy_(1, newest, mean[:, None].to(held.dtype))
+            content.put(newest, *(
+                torch.einsum('n,hnd->hd', leaves / leaves.sum(), held.float())[:, None]
+                for held in (content.plain, content.values)))
         return torch.cat((kept, newest[None]), dim=1).sort(dim=1).values
