@@ -16,6 +16,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import inf
+from time import monotonic
 import traceback
 
 from infmllm_ros.engine import EngineError, fit_budget, StreamingSession
@@ -24,6 +27,8 @@ import torch
 
 DROP, SHRINK = MODES = ('drop', 'shrink')
 STEP = 0.75  # of the budget is left each time that it is lowered
+AGAIN = 1.0  # [s] if memory lacks again so soon, what is new was not all that held it
+PAUSE = 10.0  # [s] between two looks at everything
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -48,6 +53,8 @@ class Relief:
         One of `MODES`. 'drop': nothing more; 'shrink': lower the budget, too.
     floor : float
         [0..1] Share of the first budget that it is never lowered below.
+    clock : callable
+        Monotonic time [s].
 
     Attributes
     ----------
@@ -55,11 +62,13 @@ class Relief:
         How often memory ran out.
     """
 
-    def __init__(self, mode: str = DROP, floor: float = 0.25):
+    def __init__(self, mode: str = DROP, floor: float = 0.25,
+                 clock: Callable[[], float] = monotonic):
         """Count from 0."""
-        self.mode, self.floor = mode, floor
+        self.mode, self.floor, self._clock = mode, floor, clock
         self.times = 0
         self._most: int | None = None  # [tokens] the budget at first
+        self._given = self._searched = -inf  # [s] when last, and when last among everything
 
     def give(self, session: StreamingSession | None) -> str:
         """
@@ -71,7 +80,10 @@ class Relief:
             What was done, and what else could be: for the log and for who asked.
         """
         self.times += 1
-        relieve()
+        now = self._clock()
+        whole = now - self._given < AGAIN and now - self._searched >= PAUSE
+        relieve(whole)
+        self._given, self._searched = now, now if whole else self._searched
         remedy = ('give the node fewer max_question_tokens, tokens_per_frame or chunk_tokens, a '
                   'smaller budget or model, or more memory')
         if self.mode == DROP or session is None:

@@ -22,11 +22,11 @@ import weakref
 from infmllm_ros.bundled import MODEL, MODEL_BUDGET, MODEL_POLICY
 from infmllm_ros.bundled.scenes import Episode
 from infmllm_ros.node import retired
-from infmllm_ros.node.loading import open_session, release, relieve, renew
+from infmllm_ros.node.loading import open_session, renew
 from infmllm_ros.node.mailbox import Frame
 from infmllm_ros.node.parameters import Settings
 from infmllm_ros.node.questions import Status
-from infmllm_ros.node.relief import Relief
+from infmllm_ros.node.relief import out_of_memory, Relief
 from infmllm_ros.node.watchdog import ACTIONS, Watchdog
 from infmllm_ros.node.worker import Worker
 import pytest
@@ -296,15 +296,46 @@ class Ring:
         self.itself = self
 
 
-def test_what_a_failed_pass_leaves_is_looked_for_among_what_came_since_the_first_one():
-    release()
-    whole = len(gc.get_objects())
-    held = Ring()
-    relieve()
-    assert len(gc.get_objects()) < whole / 10, 'the rest is not looked at again'
-    old, new = weakref.ref(held), weakref.ref(Ring())
-    relieve()
-    assert new() is None
-    del held
-    release()
-    assert old() is None and not gc.get_freeze_count(), 'what went with the model'
+@pytest.fixture
+def uncollected():
+    """Have nothing collected but by name."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures('uncollected')
+def test_what_lacks_again_at_once_is_looked_for_among_everything_but_seldom():
+    now, found = [100.0], []
+    relief = Relief(clock=lambda: now[0])
+    for now[0] in (100.0, 100.5, 101.0, 110.6, 110.7):
+        old = weakref.ref(ring := Ring())
+        gc.collect()  # twice: it is of the oldest generation
+        gc.collect()
+        new = weakref.ref(Ring())
+        del ring
+        relief.give(None)
+        assert new() is None
+        found.append(old() is None)
+    assert found == [False, True, False, False, True]
+
+
+@pytest.mark.usefixtures('uncollected')
+@pytest.mark.parametrize('place', ['vision', 'prefill'])
+def test_nothing_of_a_failed_pass_waits_for_the_garbage_collector(bundled, monkeypatch, place):
+    model = bundled.model.model.model
+    layer = {'vision': model.vision_tower, 'prefill': model.language_model}[place]
+    layer = [part for name, part in layer.named_modules() if name.endswith('layers.1')][0]
+    held = []
+
+    def lack(hidden, *args, **options):
+        held.append(weakref.ref(hidden))
+        raise torch.OutOfMemoryError('CUDA out of memory')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(layer, 'forward', lack)
+        try:
+            bundled.observe(next(iter(Episode('drive', 3, keys=0))).frame, 1)
+        except torch.OutOfMemoryError as error:
+            assert out_of_memory(error)
+    assert [hidden() for hidden in held] == [None]
