@@ -19,7 +19,17 @@ import pytest
 from tape import generate_plainly, Tape
 import torch
 import zoo
-from zoo import changed, FAMILIES, load, picture, plain, POLICIES, ROPES, session, words
+from zoo import (
+    cells,
+    changed,
+    FAMILIES,
+    load,
+    picture,
+    plain,
+    ROPES,
+    session,
+    words,
+)
 
 TOLERANCE = 1e-4  # float32, on logits of scale 1 to 10
 QUESTION = 'Where is the cup?'
@@ -44,8 +54,7 @@ def tell(target, parts):
             target.tell(part)
 
 
-@pytest.mark.parametrize('row', POLICIES)
-@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize(('family', 'row'), cells())
 def test_logits_are_those_of_one_plain_forward_pass(family, row):
     model = load(family)
     parts = stream(model)

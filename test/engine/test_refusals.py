@@ -31,7 +31,17 @@ from infmllm_ros.engine import POLICIES as NAMES
 import numpy as np
 import pytest
 import torch
-from zoo import FAMILIES, folder, load, picture, POLICIES, policy, session, show, SIGHTED, words
+from zoo import (
+    cells,
+    folder,
+    load,
+    picture,
+    policy,
+    session,
+    show,
+    SIGHTED,
+    words,
+)
 
 ROOM = {'system_prompt': 'Be brief.', 'max_question': 48, 'max_answer': 16}
 
@@ -118,8 +128,7 @@ def test_a_model_without_eyes_says_so():
 
 
 # ---------------------------------------------------------------------------------- budgets
-@pytest.mark.parametrize('row', POLICIES)
-@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize(('family', 'row'), cells())
 def test_the_smallest_budget_that_a_refusal_names_works_and_one_less_does_not(family, row):
     spec = inspect_model(str(folder(family)))
     with pytest.raises(BudgetError) as refusal:

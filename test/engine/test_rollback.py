@@ -17,7 +17,7 @@
 import pytest
 from safetensors.torch import load_file
 import zoo
-from zoo import FAMILIES, load, POLICIES, session, show, words
+from zoo import cells, FAMILIES, load, POLICIES, session, show, words
 
 LONG = 900
 
@@ -46,8 +46,7 @@ def lived(family, row, **options):
     return target
 
 
-@pytest.mark.parametrize('row', POLICIES)
-@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize(('family', 'row'), cells())
 def test_asking_twice_gives_the_same_answer_and_leaves_no_trace(family, row, tmp_path):
     target = lived(family, row)
     before = memory(target, tmp_path)

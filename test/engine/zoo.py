@@ -26,6 +26,7 @@ import json
 from pathlib import Path
 import shutil
 
+from cases import LONG
 from infmllm_ros.bundled.tiny import make_tiny
 from infmllm_ros.engine import load_model, make_policy, ModelError, StreamingSession
 import numpy as np
@@ -80,6 +81,14 @@ ROPES = {  # every 1-D scaling that a Llama configuration takes
                  'short_factor': [1.0] * 8, 'long_factor': [4.0] * 8,
                  'original_max_position_embeddings': 512},
 }
+
+
+
+def cells(families=FAMILIES, rows=POLICIES):
+    """List every third cell of the matrix, of each family and row some; in a long run, all."""
+    return [(family, row) for number, family in enumerate(families)
+            for place, row in enumerate(rows) if LONG or (number + place) % 3 == 0]
+
 
 _home: Path | None = None
 
