@@ -37,7 +37,7 @@ from .part import IGNORE, NOTHING, Part
 from .runs import Run
 
 # Topics that are learned last, and how much more often than others they are drawn.
-OFTEN = {'where': 3, 'put': 4, 'taken': 2, 'cones_since': 2, 'first': 2, 'colour_last': 2}
+OFTEN = {'where': 3, 'put': 7, 'taken': 2, 'cones_since': 2, 'first': 2, 'colour_last': 2}
 ANY_AGE = ('put',)  # topics whose evidence counts for what it shows, not for how new it is
 IN_VIEW = .7  # share of the draws of a remembered fact that are passed over while it is in view
 
@@ -301,9 +301,10 @@ class Writer:
             value, frames = found
         if value == NONE and dice.random() > max(topic.none_rate, .1 if len(members) > 1 else 0):
             return None
-        if topic.name == 'put':         # every frame in which it stood there tells the place
-            frames = [frame for frame in range(ordinal + 1)
-                      if run.now[frame].get(value) == member]
+        if topic.name == 'put':         # every frame of its last stand tells the place
+            frames = [frames[-1]]
+            while frames[-1] and run.now[frames[-1] - 1].get(value) == member:
+                frames.append(frames[-1] - 1)
         if topic.name == 'taken':       # the frame after knows both: what was held, and no more
             frames = frames[-1:]
         return member, value, self._sights(run, topic, member, value, frames)

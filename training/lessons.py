@@ -128,13 +128,17 @@ class MemoryLesson:
         Frames -> mix of a batch.
     guided : bool
         Whether attention is supervised; else answers are all that it learns from.
+    benches : int
+        How often a bench is drawn for each drive.
     """
 
     def __init__(self, model: Any, writer: Writer, runs: Sequence[Run], features: torch.Tensor,
                  phases: Sequence[Phase], budgets: Sequence[int],
-                 mix: Callable[[int], Mix], guided: bool = True) -> None:
+                 mix: Callable[[int], Mix], guided: bool = True, benches: int = 1) -> None:
         self.model, self.writer, self.runs, self.features = model, writer, runs, features
         self.phases, self.budgets, self.mix, self.guided = phases, budgets, mix, guided
+        self.deck = [place for place, run in enumerate(runs)
+                     for _ in range(benches if run.kind == 'bench' else 1)]
 
     def step(self, dice: random.Random, progress: float, score: Score) -> torch.Tensor:
         """Return the loss of one step; `progress` is the share of the lesson that is over."""
@@ -148,7 +152,7 @@ class MemoryLesson:
     def run(self, dice: random.Random, frames: int, policies: Sequence[Policy | None],
             score: Score) -> tuple[torch.Tensor, float, float]:
         """Stream one batch: its loss, the mean attention loss, the mean pointing loss."""
-        chosen = [dice.randrange(len(self.runs)) for _ in policies]
+        chosen = [dice.choice(self.deck) for _ in policies]
         features = self.features[chosen, :frames].flatten(0, 2).to(self.model.device)
         memory = Memory(self.model, policies, protected=1)
         answers = attention = pointing = torch.zeros((), device=self.model.device)
@@ -173,6 +177,26 @@ class MemoryLesson:
         if self.guided:
             loss = loss + ATTENTION * attention + POINTING * pointing
         return loss, attention.item(), pointing.item()
+
+
+class Turns:
+    """
+    Lessons by turns.
+
+    Parameters
+    ----------
+    lessons : sequence
+    shares : sequence of float
+        How often each has its turn.
+    """
+
+    def __init__(self, lessons: Sequence[MemoryLesson], shares: Sequence[float]) -> None:
+        self.lessons, self.shares = lessons, shares
+
+    def step(self, dice: random.Random, progress: float, score: Score) -> torch.Tensor:
+        """Return the loss of one step of the lesson whose turn it is."""
+        lesson, = dice.choices(self.lessons, self.shares)
+        return lesson.step(dice, progress, score)
 
 
 class EyesLesson:

@@ -18,10 +18,11 @@ Train the bundled model: ``python -m training.train --work FOLDER``.
 ``--answers-only`` trains a stand-in for a stock model: no status tokens, no word of where to look,
 no eviction in training.
 
-Three lessons, each resumed from its checkpoint in the work folder: `eyes` (the vision tower, with
-throw-away classifiers), `words` (the decoder, on told facts only) and `memory` (the decoder, on
-streams of frames and words with the policy evicting). The first two train different parameters,
-so ``--only eyes`` and ``--only words`` may run side by side; `memory` starts from both.
+Four lessons, each resumed from its checkpoint in the work folder: `eyes` (the vision tower, with
+throw-away classifiers), `words` (the decoder, on told facts only), `memory` (the decoder, on
+streams of frames and words with the policy evicting) and `polish` (the same on more worlds, most
+of them benches, some for long). The first two train different parameters, so ``--only eyes`` and
+``--only words`` may run side by side; `memory` starts from both, `polish` from `memory`.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from .lessons import (
     noise_runs,
     Phase,
     Score,
+    Turns,
 )
 from .model import (
     make_config,
@@ -61,6 +63,8 @@ from .runs import render_runs, render_stills, Run
 FEATURE_SIZE = .3  # standard deviation of the vision features
 CRAM = 4  # frames of the streams that teach to tell facts apart
 LOUD = 64  # frames at the end of a stream in which questions are asked
+LONG = 1024  # frames of the streams whose memory is full of what has changed since
+LESSONS = 'eyes', 'words', 'memory', 'polish'
 VALIDATION = 1_000_000  # first seed of the runs that are never trained on
 
 
@@ -87,6 +91,15 @@ class Recipe:
         The curriculum of the lesson `memory`.
     budgets : tuple of int
         Of the policy in training; those of use must lie among them.
+    polish_runs, long_runs, polish_steps, polish_rate
+        Of the lesson `polish`: runs beside those of `memory`, and of `LONG` frames.
+    polish_phase, long_phase : Phase
+        Its streams of the one and of the other.
+    polish_budgets : tuple of int
+    polish_benches : int
+        Benches drawn for each drive: there is more to keep track of.
+    long_share : float
+        Of its steps, with long runs.
     guided : bool
         Status tokens, supervised attention, and eviction in training; else answers only.
     """
@@ -110,6 +123,15 @@ class Recipe:
         Phase(.4, (CRAM, 16, LOUD, LOUD), 24, .8),
         Phase(1.01, (16, 16, LOUD, 256), 24, .8))
     budgets: tuple[int, ...] = (128, 192, 384, 768, 768)
+    polish_runs: int = 300
+    long_runs: int = 100
+    polish_steps: int = 1200
+    polish_rate: float = 6e-4
+    polish_phase: Phase = Phase(1.01, (16, LOUD, 256, 256, 256), 24, .9)
+    long_phase: Phase = Phase(1.01, (LONG,), 24, 1.)
+    polish_budgets: tuple[int, ...] = (128, 160, 192, 192, 384, 384, 768, 768)
+    polish_benches: int = 3
+    long_share: float = .3
     guided: bool = True
 
 
@@ -117,6 +139,9 @@ def mix(frames: int) -> Mix:
     """Say what streams of this length are made of: in the shortest, many facts at once."""
     if frames == CRAM:
         return Mix(frames, part=4, asks=4., shares=(.25, .05, .6, .1), tells=.4, first=10)
+    if frames >= LONG:      # few facts, as there is room for
+        return Mix(frames, part=4, asks=2.5, tells=.006, first=6, quiet=frames - LOUD,
+                   remembered=.02)
     if frames > LOUD:
         return Mix(frames, part=4, asks=2.5, tells=.04, first=6, quiet=frames - LOUD)
     return Mix(frames, part=4, asks=2.5)
@@ -256,7 +281,7 @@ def train(recipe: Recipe, work: Path, out: Path, only: Iterable[str], device: to
         lesson = MemoryLesson(model, writer, runs, noise, [Phase(1.01, (4, 6, 8), 24)],
                               recipe.budgets, words_mix, recipe.guided)
         reading.run(lesson, every, lambda: reading.score.share('told') > recipe.words_enough)
-    if 'eyes' not in only and 'memory' not in only:
+    if not {'eyes', 'memory', 'polish'} & set(only):
         return
     if 'eyes' in only and not seeing.finished:
         runs, unseen = (
@@ -273,26 +298,26 @@ def train(recipe: Recipe, work: Path, out: Path, only: Iterable[str], device: to
             return False
 
         seeing.run(lesson, every, check)
-    if 'memory' in only:
+    if 'memory' in only or 'polish' in only:
         writer.sights = eyes['heads'].sights()
-        runs = render_runs(work / 'runs', 0, recipe.memory_runs, recipe.memory_frames, size)
-        unseen = render_runs(work / 'runs', VALIDATION, 50, recipe.memory_frames, size)
-        _remember(recipe, work, out, model, tokenizer, writer, runs, unseen, device, every)
+        _remember(recipe, work, out, model, tokenizer, writer, only, device, every)
 
 
 def _remember(recipe: Recipe, work: Path, out: Path, model: Any, tokenizer: Any, writer: Writer,
-              runs: Sequence[Run], unseen: Sequence[Run], device: torch.device,
-              every: int) -> None:
-    """Train the lesson `memory`; export at every checkpoint."""
-    trainer = Trainer('memory', torch.nn.ModuleDict({'decoder': model.get_decoder()}), work,
-                      recipe.seed, recipe.memory_steps, recipe.memory_rate, device)
-    settle(model, runs)
-    with reduced(device):
-        features, unseen_features = (
-            encode_all(model, part).float() for part in (runs, unseen))
-    lesson, test = (
-        MemoryLesson(model, writer, *material, recipe.phases, recipe.budgets, mix, recipe.guided)
-        for material in ((runs, features), (unseen, unseen_features)))
+              only: Iterable[str], device: torch.device, every: int) -> None:
+    """Train the lessons `memory` and `polish`; export at every checkpoint."""
+    size = model.config.vision_config.image_size
+    decoder = torch.nn.ModuleDict({'decoder': model.get_decoder()})
+
+    def render(seed: int, count: int, frames: int = recipe.memory_frames) -> list[Run]:
+        return render_runs(work / 'runs', seed, count, frames, size)
+
+    def lesson(runs: list[Run], phases: Sequence[Phase], budgets: Sequence[int],
+               benches: int = 1) -> MemoryLesson:
+        with reduced(device):
+            features = encode_all(model, runs).float()
+        return MemoryLesson(model, writer, runs, features, phases, budgets, mix, recipe.guided,
+                            benches)
 
     def check() -> bool:
         score, dice = Score(), random.Random(0)
@@ -306,7 +331,22 @@ def _remember(recipe: Recipe, work: Path, out: Path, model: Any, tokenizer: Any,
         write_folder(model, tokenizer, out)
         return False
 
-    trainer.run(lesson, every, check)
+    runs = render(0, recipe.memory_runs)
+    memory = Trainer('memory', decoder, work, recipe.seed, recipe.memory_steps,
+                     recipe.memory_rate, device)
+    settle(model, runs)
+    test = lesson(render(VALIDATION, 50), recipe.phases, recipe.budgets)
+    if 'memory' in only:
+        memory.run(lesson(runs, recipe.phases, recipe.budgets), every, check)
+    if 'polish' in only and memory.finished:
+        polish = Trainer('polish', decoder, work, recipe.seed, recipe.polish_steps,
+                         recipe.polish_rate, device)
+        budgets, benches = recipe.polish_budgets, recipe.polish_benches
+        runs += render(recipe.memory_runs, recipe.polish_runs)
+        long = render(recipe.memory_runs, recipe.long_runs, LONG)
+        polish.run(Turns((lesson(runs, [recipe.polish_phase], budgets, benches),
+                          lesson(long, [recipe.long_phase], budgets, benches)),
+                         (1 - recipe.long_share, recipe.long_share)), every, check)
 
 
 def main() -> None:
@@ -315,8 +355,8 @@ def main() -> None:
     parser.add_argument('--work', type=Path, required=True, help='rendered runs and checkpoints')
     parser.add_argument('--out', type=Path, default=Path('infmllm_ros/bundled/model'),
                         help='where the model goes (default: %(default)s)')
-    parser.add_argument('--only', nargs='+', default=['eyes', 'words', 'memory'],
-                        choices=['eyes', 'words', 'memory'], help='lessons (default: all)')
+    parser.add_argument('--only', nargs='+', default=LESSONS, choices=LESSONS,
+                        help='lessons (default: all)')
     parser.add_argument('--answers-only', action='store_true', help='a stand-in for a stock model')
     parser.add_argument('--steps', type=int, help='of the lesson memory (default: as long as it '
                         'takes the bundled model)')
@@ -327,6 +367,7 @@ def main() -> None:
     recipe = Recipe(seed=options.seed)
     if options.answers_only:
         recipe = replace(recipe, guided=False, phases=recipe.phases[:3])
+        options.only = [name for name in options.only if name != 'polish']
     if options.steps:
         recipe = replace(recipe, memory_steps=options.steps)
     train(recipe, options.work, options.out, options.only, device,
