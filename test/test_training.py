@@ -33,7 +33,8 @@ from training.model import make_config, make_model, make_tokenizer, write_folder
 from training.part import IGNORE, NOTHING, Part
 from training.runs import render_run
 from training.stream import Memory
-from training.train import mix, Trainer, words_mix
+from training.train import mix, words_mix
+from training.trainer import Trainer
 
 SHAPE = {
     'vision': {'image_size': 64, 'patch_size': 16, 'hidden_size': 32, 'intermediate_size': 64,
@@ -227,7 +228,7 @@ def test_evidence_of_what_was_seen_are_the_tokens_that_show_it():
             if answer == 'none':
                 continue
             if put:
-                assert part.any_age[0, branch]
+                assert part.both_heads[0, branch]
                 stood = [frame for frame in range(now + 1) if run.now[frame][answer] == put[2]]
                 last = [frame for frame in stood
                         if set(range(frame, stood[-1])) <= set(stood)]
@@ -235,7 +236,7 @@ def test_evidence_of_what_was_seen_are_the_tokens_that_show_it():
                 asked['put'] += bool(tokens)
             elif question.startswith('what was taken away'):
                 (frame, slot), = tokens
-                assert slot == 3 and frame <= now and not part.any_age[0, branch]
+                assert slot == 3 and frame <= now and not part.both_heads[0, branch]
                 assert run.now[frame - 1]['hold'] == answer != run.now[frame]['hold']
                 assert answer not in (run.now[frame][place] for place in PLACES)
                 asked['taken'] += 1
@@ -308,7 +309,8 @@ def test_the_first_heads_hand_on_words_and_find_them_anywhere_before_anything_is
         assert min(logits[1:3]) > logits[3]         # one word, not none
 
 
-def test_training_resumes_where_it_stopped(tmp_path):
+@pytest.mark.parametrize('memory', [0., .5])
+def test_training_resumes_where_it_stopped(tmp_path, memory):
     tokenizer = make_tokenizer()
     writer = Writer(tokenizer.get_vocab(), 4)
     noise = torch.randn(4, 8, 4, 32, generator=torch.Generator().manual_seed(0))
@@ -318,11 +320,22 @@ def test_training_resumes_where_it_stopped(tmp_path):
         lesson = MemoryLesson(model, writer, noise_runs(4, 8, 0), noise,
                               [Phase(.5, (4,), 4), Phase(1.01, (8,), 4, .5)], (40,), words_mix)
         return lesson, Trainer('words', {'decoder': model.get_decoder()}, work, 0, 4, 1e-3,
-                               torch.device('cpu'))
+                               torch.device('cpu'), memory)
 
     (tmp_path / 'whole').mkdir()
     lesson, whole = trainer(tmp_path / 'whole')
-    whole.run(lesson, 4, lambda: False)
+    step, after, checked = whole.step, [], []
+
+    def weights():
+        return whole.parameters[-1].detach().clone()
+
+    whole.step = lambda lesson: (step(lesson), after.append(weights()))[0]
+    whole.run(lesson, 4, lambda: checked.append(weights()))
+    assert weights().equal(after[-1])
+    mean = after[0]
+    for one in after[1:]:
+        mean = memory * mean + (1 - memory) * one
+    torch.testing.assert_close(checked, [mean])
     lesson, torn = trainer(tmp_path)
     for _ in range(2):
         torn.step(lesson)

@@ -37,8 +37,8 @@ from .part import IGNORE, NOTHING, Part
 from .runs import Run
 
 # Topics that are learned last, and how much more often than others they are drawn.
-OFTEN = {'where': 3, 'put': 7, 'taken': 2, 'cones_since': 2, 'first': 2, 'colour_last': 2}
-ANY_AGE = ('put',)  # topics whose evidence counts for what it shows, not for how new it is
+OFTEN = {'where': 3, 'put': 6, 'taken': 2, 'cones_since': 2, 'first': 2, 'colour_last': 2}
+BOTH_HEADS = ('put',)  # topics whose evidence counts for what it shows and for how new it is
 IN_VIEW = .7  # share of the draws of a remembered fact that are passed over while it is in view
 
 
@@ -111,7 +111,7 @@ class _Row:
     live: list[set[int]] = field(default_factory=list)
     asks: list[tuple[int, list[int], list[int], Container[int]]] = field(default_factory=list)
     wanted: list[set[int]] = field(default_factory=list)
-    any_age: list[bool] = field(default_factory=list)
+    both_heads: list[bool] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
 
     def add(self, ids: Sequence[int], ref: int = NOTHING, picture: int = NOTHING,
@@ -134,7 +134,7 @@ class _Ask:
     answer: str
     evidence: set[int]
     about: str = ''
-    any_age: bool = False
+    both_heads: bool = False
 
 
 class Writer:
@@ -226,7 +226,7 @@ class Writer:
                 ask = self._ask(run, ordinal, told, mix, dice)
                 row.asks.append((len(row.ids) - 1, *self._exchange(ask), self._keys(ask)))
                 row.wanted.append(ask.evidence)
-                row.any_age.append(ask.any_age)
+                row.both_heads.append(ask.both_heads)
                 row.kinds.append(ask.kind)
             if asks and dice.random() < mix.remembered:
                 ask = self._ask(run, ordinal, told, mix, dice)
@@ -274,7 +274,7 @@ class Writer:
                 said = member.split('/')
                 dice.shuffle(said)
                 text = dice.choice(topic.texts).format(*said)
-                return _Ask(kind, text, value, evidence, ' '.join(said), topic.name in ANY_AGE)
+                return _Ask(kind, text, value, evidence, ' '.join(said), topic.name in BOTH_HEADS)
         return self._ask(run, ordinal, told, Mix(1, 1, shares=(1, 0, 0, 0)), dice)
 
     def _never(self, run: Run, ordinal: int, topic: Topic, dice: random.Random,
@@ -333,7 +333,7 @@ class Writer:
         markers = table(marks, NOTHING)
         live = np.zeros((batch, marks, refs), bool)
         wanted = np.zeros((batch, max(len(row.asks) for row in rows), refs), bool)
-        any_age = np.zeros(wanted.shape[:2], bool)
+        both_heads = np.zeros(wanted.shape[:2], bool)
         ask_ids, anchors, offsets = table(asks, 0), table(asks, 0), table(asks, 0)
         branches, labels = table(asks, NOTHING), table(stream + asks, IGNORE)
         keys = np.full((batch, stream + asks, 2), NOTHING, np.int64)
@@ -353,12 +353,12 @@ class Writer:
                 branches[place, at:end], offsets[place, at:end] = branch, range(len(words))
                 labels[place, stream + at:stream + end] = follow
                 wanted[place, branch, list(row.wanted[branch])] = True
-                any_age[place, branch] = row.any_age[branch]
+                both_heads[place, branch] = row.both_heads[branch]
                 keys[place, stream + at:stream + end] = bound(words, about, stream + at)
                 at = end
             kinds += row.kinds
         lengths = torch.tensor([len(row.ids) for row in rows])
         tensors = (ids, pictures, kept, markers, live, ask_ids, anchors, branches, offsets, labels,
-                   wanted, any_age, keys)
+                   wanted, both_heads, keys)
         first, *rest = map(torch.from_numpy, tensors)
         return Part(first, lengths, *rest), kinds

@@ -106,7 +106,7 @@ def draw_policy(dice: random.Random, budgets: Sequence[int]) -> Policy:
     """Draw the shipped policy with the settings it may be used with."""
     return make_policy(
         'saddle', budget=dice.choice(budgets), window='marker', scope='all', reduce='mean',
-        recent=dice.choice((.25, .35, .5)), discount=dice.choice((0., .5, .9)),
+        recent=dice.choice((.25, .35, .5)), discount=dice.choice((0., .5, .9, .97)),
         bias=dice.choice((0., .002)))
 
 

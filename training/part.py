@@ -52,8 +52,9 @@ class Part:
         The token that should follow each of ``ids, ask_ids``, or IGNORE: int64 [B, S + Q].
     wanted : torch.Tensor
         Which evidence answers each branch: bool [B, K, R].
-    any_age : torch.Tensor
-        Whether the first head is to find it, which does not prefer what is near: bool [B, K].
+    both_heads : torch.Tensor
+        Whether frames that answer a branch are to be found by the first head, which does not
+        prefer what is near, as by the second, which does: bool [B, K].
     keys : torch.Tensor
         Where in ``ids, ask_ids`` the one or two words stand that a token is said of, as `code` in
         `the code is seven` or `what is the code`, and `red cup` in `where is the red cup`; else
@@ -72,7 +73,7 @@ class Part:
     offsets: torch.Tensor
     labels: torch.Tensor
     wanted: torch.Tensor
-    any_age: torch.Tensor
+    both_heads: torch.Tensor
     keys: torch.Tensor
 
     def to(self, device: torch.device) -> Part:

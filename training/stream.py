@@ -330,10 +330,12 @@ class _Look:
         elif self.evidence is not None:
             asked = self.evidence.any(-1)
             seen = (self.evidence & self.pictures[:, None]).any(-1)
-            seen &= ~self.part.any_age.gather(1, self.part.branches.clamp_min(0))
-            found = (torch.where(seen[..., None], sights[:, self.stream:],
-                                 words[:, self.stream:]) * self.evidence).sum(-1)
-            miss = -found.clamp_min(1e-4).log()
+            both = self.part.both_heads.gather(1, self.part.branches.clamp_min(0))
+            by_words, by_sights = (
+                -(weights[:, self.stream:] * self.evidence).sum(-1).clamp_min(1e-4).log()
+                for weights in (words, sights))
+            miss = torch.where(seen, by_sights, by_words)
+            miss = torch.where(seen & both, (by_words + by_sights) / 2, miss)
         else:
             return
         lost = (miss * asked).sum() / asked.sum().clamp_min(1)
@@ -346,7 +348,7 @@ class _Look:
         In the first half of the layers what is said of a key looks at the key (first head), and a
         question begins with a look at the newest frame, at a fixed distance before it (second
         head); in the second half each word of an answer looks at its evidence: words and the start
-        of the stream with the first head, frames with the second. The loss is -log(attention on
-        the target), a mean over tokens, then over layers.
+        of the stream with the first head, frames with the second, or with both. The loss is
+        -log(attention on the target), a mean over tokens, then over layers.
         """
         return sum(self.lost, torch.zeros((), device=self.memory.device)) / len(self.new)

@@ -28,13 +28,10 @@ of them benches, some for long). The first two train different parameters, so ``
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-import math
 from pathlib import Path
 import random
-from time import monotonic
 from typing import Any
 
 import torch
@@ -59,10 +56,12 @@ from .model import (
     write_folder,
 )
 from .runs import render_runs, render_stills, Run
+from .trainer import reduced, Trainer
 
 FEATURE_SIZE = .3  # standard deviation of the vision features
 CRAM = 4  # frames of the streams that teach to tell facts apart
 LOUD = 64  # frames at the end of a stream in which questions are asked
+POLISH_MEMORY = .99  # of the mean of the weights, see `Trainer`
 LONG = 1024  # frames of the streams whose memory is full of what has changed since
 LESSONS = 'eyes', 'words', 'memory', 'polish'
 VALIDATION = 1_000_000  # first seed of the runs that are never trained on
@@ -126,12 +125,12 @@ class Recipe:
     polish_runs: int = 300
     long_runs: int = 100
     polish_steps: int = 1200
-    polish_rate: float = 6e-4
+    polish_rate: float = 5e-4
     polish_phase: Phase = Phase(1.01, (16, LOUD, 256, 256, 256), 24, .9)
     long_phase: Phase = Phase(1.01, (LONG,), 24, 1.)
     polish_budgets: tuple[int, ...] = (128, 160, 192, 192, 384, 384, 768, 768)
     polish_benches: int = 3
-    long_share: float = .3
+    long_share: float = .4
     guided: bool = True
 
 
@@ -140,8 +139,8 @@ def mix(frames: int) -> Mix:
     if frames == CRAM:
         return Mix(frames, part=4, asks=4., shares=(.25, .05, .6, .1), tells=.4, first=10)
     if frames >= LONG:      # few facts, as there is room for
-        return Mix(frames, part=4, asks=2.5, tells=.006, first=6, quiet=frames - LOUD,
-                   remembered=.02)
+        return Mix(frames, part=4, asks=2.5, shares=(.46, .36, .1, .08), tells=.006, first=6,
+                   quiet=frames - LOUD, remembered=.02)
     if frames > LOUD:
         return Mix(frames, part=4, asks=2.5, tells=.04, first=6, quiet=frames - LOUD)
     return Mix(frames, part=4, asks=2.5)
@@ -153,80 +152,6 @@ def words_mix(frames: int) -> Mix:
                remembered=.05)
 
 
-class Trainer:
-    """
-    One lesson: optimiser, schedule, checkpoints, progress.
-
-    Parameters
-    ----------
-    name : str
-    modules : dict of str to torch.nn.Module
-        What is trained and saved.
-    work : Path
-        Where checkpoints go.
-    seed : int
-    steps : int
-    rate : float
-        Peak learning rate: 50 steps of warm-up, then cosine to a twentieth.
-    device : torch.device
-    """
-
-    def __init__(self, name: str, modules: dict[str, torch.nn.Module], work: Path, seed: int,
-                 steps: int, rate: float, device: torch.device) -> None:
-        self.name, self.modules, self.seed, self.steps = name, modules, seed, steps
-        self.path, self.device, self.rate, self.done = work / f'{name}.pt', device, rate, 0
-        self.parameters = [p for module in modules.values() for p in module.parameters()
-                           if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(self.parameters, lr=rate, betas=(.9, .98),
-                                           weight_decay=.01)
-        self.score, self.finished = Score(), False
-        if self.path.exists():
-            state = torch.load(self.path, map_location=device)
-            for part, module in modules.items():
-                module.load_state_dict(state['modules'][part])
-            self.optimiser.load_state_dict(state['optimiser'])
-            self.done, self.finished = state['done'], state['finished']
-
-    def save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
-        temporary = self.path.with_suffix('.part')
-        torch.save({
-            'modules': {part: module.state_dict() for part, module in self.modules.items()},
-            'optimiser': self.optimiser.state_dict(), 'done': self.done,
-            'finished': self.finished}, temporary)
-        temporary.rename(self.path)
-
-    def step(self, lesson: Any) -> float:
-        """Take one step, whose dice depend on seed, lesson and number only: the loss."""
-        dice = random.Random(f'{self.seed}/{self.name}/{self.done}')
-        progress = self.done / self.steps
-        for group in self.optimiser.param_groups:
-            group['lr'] = self.rate * min(1, (self.done + 1) / 50) * (
-                .05 + .475 * (1 + math.cos(math.pi * min(1, progress))))
-        with reduced(self.device):
-            loss = lesson.step(dice, progress, self.score)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.)
-        self.optimiser.step()
-        self.done += 1
-        return float(loss.detach())
-
-    def run(self, lesson: Any, every: int, check: Callable[[], bool]) -> None:
-        """Train to the end; after every so many steps save, report, and ask whether it is over."""
-        start, first = monotonic(), self.done
-        while self.done < self.steps and not self.finished:
-            loss = self.step(lesson)
-            if self.done % every == 0 or self.done == self.steps:
-                pace = (monotonic() - start) / (self.done - first)
-                print(f'{self.name} {self.done}/{self.steps} loss {loss:.3f} {self.score} | '
-                      f'{pace:.2f} s a step, {pace * (self.steps - self.done) / 60:.0f} min left',
-                      flush=True)
-                self.finished = check() or self.done >= self.steps
-                self.score = Score()
-                self.save()
-
-
 @torch.no_grad()
 def settle(model: Any, runs: Sequence[Run]) -> None:
     """Bring what the projector hands to the decoder to the size of its words."""
@@ -234,12 +159,6 @@ def settle(model: Any, runs: Sequence[Run]) -> None:
     last = model.model.multi_modal_projector.linear_2
     last.weight *= factor
     last.bias *= factor
-
-
-def reduced(device: torch.device) -> Any:
-    """Multiply in bf16 where the hardware is made for it."""
-    fast = device.type == 'cuda' or torch.backends.mkldnn.is_available()
-    return torch.autocast(device.type, torch.bfloat16) if fast else nullcontext()
 
 
 def train(recipe: Recipe, work: Path, out: Path, only: Iterable[str], device: torch.device,
@@ -340,7 +259,7 @@ def _remember(recipe: Recipe, work: Path, out: Path, model: Any, tokenizer: Any,
         memory.run(lesson(runs, recipe.phases, recipe.budgets), every, check)
     if 'polish' in only and memory.finished:
         polish = Trainer('polish', decoder, work, recipe.seed, recipe.polish_steps,
-                         recipe.polish_rate, device)
+                         recipe.polish_rate, device, POLISH_MEMORY)
         budgets, benches = recipe.polish_budgets, recipe.polish_benches
         runs += render(recipe.memory_runs, recipe.polish_runs)
         long = render(recipe.memory_runs, recipe.long_runs, LONG)
