@@ -83,7 +83,6 @@ ROPES = {  # every 1-D scaling that a Llama configuration takes
 }
 
 
-
 def cells(families=FAMILIES, rows=POLICIES):
     """List every third cell of the matrix, of each family and row some; in a long run, all."""
     return [(family, row) for number, family in enumerate(families)
