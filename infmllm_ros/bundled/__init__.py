@@ -20,7 +20,7 @@ Attributes
 MODEL : Path
     Folder of the bundled model; see docs/bundled_model.md.
 MODEL_POLICY : dict
-    Fields of policy `saddle` that it was trained with.
+    Fields of policy `saddle` that it is meant for.
 MODEL_BUDGET : int
     [tokens] The budget that is enough for it.
 MODEL_PARAMETERS : dict

@@ -23,10 +23,10 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import os
 from pathlib import Path
 import shutil
 
-from cases import LONG
 from infmllm_ros.bundled.tiny import make_tiny
 from infmllm_ros.engine import load_model, make_policy, ModelError, StreamingSession
 import numpy as np
@@ -86,7 +86,7 @@ ROPES = {  # every 1-D scaling that a Llama configuration takes
 def cells(families=FAMILIES, rows=POLICIES):
     """List every third cell of the matrix, of each family and row some; in a long run, all."""
     return [(family, row) for number, family in enumerate(families)
-            for place, row in enumerate(rows) if LONG or (number + place) % 3 == 0]
+            for place, row in enumerate(rows) if os.environ.get('INFMLLM_CASES') or (number + place) % 3 == 0]
 
 
 _home: Path | None = None

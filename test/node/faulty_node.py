@@ -25,7 +25,6 @@ from __future__ import annotations
 from collections.abc import Callable
 import errno
 import os
-from pathlib import Path
 import time
 from typing import Any
 
@@ -35,14 +34,15 @@ from infmllm_ros.engine.policies import Role
 from infmllm_ros.node.__main__ import main
 import torch
 
-ORDERS = Path(os.environ['INFMLLM_FAULT'])
+ORDERS = os.environ['INFMLLM_FAULT']
 PLACES = {Role.FRAME: 'prefill', Role.ANSWER: 'decode'}
 
 
 def order(place: str) -> str:
     """Tell which fault shall happen at a place now."""
     try:
-        fault, _, where = ORDERS.read_text().partition(' ')
+        with open(ORDERS, 'rb') as file:    # no other file of Python's: a hang is seen in this one
+            fault, _, where = file.read().decode().partition(' ')
     except FileNotFoundError:
         return ''
     return fault if where == place else ''
