@@ -27,7 +27,7 @@ import torch
 
 DROP, SHRINK = MODES = ('drop', 'shrink')
 STEP = 0.75  # of the budget is left each time that it is lowered
-AGAIN = 1.0  # [s] if memory lacks again so soon, what is new was not all that held it
+LASTING = 1.0  # [s] if memory lacks again and again for so long, what is new does not hold it
 PAUSE = 10.0  # [s] between two looks at everything
 
 
@@ -68,7 +68,8 @@ class Relief:
         self.mode, self.floor, self._clock = mode, floor, clock
         self.times = 0
         self._most: int | None = None  # [tokens] the budget at first
-        self._given = self._searched = -inf  # [s] when last, and when last among everything
+        # [s] when it began to lack, when it last did, when everything was last looked at
+        self._began = self._given = self._searched = -inf
 
     def give(self, session: StreamingSession | None) -> str:
         """
@@ -81,7 +82,9 @@ class Relief:
         """
         self.times += 1
         now = self._clock()
-        whole = now - self._given < AGAIN and now - self._searched >= PAUSE
+        if now - self._given > LASTING:
+            self._began = now
+        whole = now - self._began >= LASTING and now - self._searched >= PAUSE
         relieve(whole)
         self._given, self._searched = now, now if whole else self._searched
         remedy = ('give the node fewer max_question_tokens, tokens_per_frame or chunk_tokens, a '
