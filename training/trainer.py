@@ -60,14 +60,15 @@ class Trainer:
 
     def __init__(self, name: str, modules: dict[str, torch.nn.Module], work: Path, seed: int,
                  steps: int, rate: float, device: torch.device, memory: float = 0.) -> None:
-        self.name, self.modules, self.seed, self.steps = name, modules, seed, steps
+        self.name, self.modules = name, torch.nn.ModuleDict(modules)
+        self.seed, self.steps = seed, steps
         self.path, self.device, self.rate, self.done = work / f'{name}.pt', device, rate, 0
         self.parameters = [p for module in modules.values() for p in module.parameters()
                            if p.requires_grad]
         self.optimiser = torch.optim.AdamW(self.parameters, lr=rate, betas=(.9, .98),
                                            weight_decay=.01)
         self.mean = AveragedModel(
-            torch.nn.ModuleDict(modules), multi_avg_fn=get_ema_multi_avg_fn(memory),
+            self.modules, multi_avg_fn=get_ema_multi_avg_fn(memory),
         ) if memory else None
         self.score, self.finished = Score(), False
         if self.path.exists():
@@ -102,7 +103,7 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.)
         self.optimiser.step()
         if self.mean:
-            self.mean.update_parameters(torch.nn.ModuleDict(self.modules))
+            self.mean.update_parameters(self.modules)
         self.done += 1
         return float(loss.detach())
 
@@ -112,14 +113,12 @@ class Trainer:
         if self.mean is None:
             yield
             return
-        own = deepcopy([module.state_dict() for module in self.modules.values()])
-        for part, module in self.modules.items():
-            module.load_state_dict(self.mean.module[part].state_dict())
+        own = deepcopy(self.modules.state_dict())
+        self.modules.load_state_dict(self.mean.module.state_dict())
         try:
             yield
         finally:
-            for module, weights in zip(self.modules.values(), own, strict=True):
-                module.load_state_dict(weights)
+            self.modules.load_state_dict(own)
 
     def run(self, lesson: Any, every: int, check: Callable[[], bool]) -> None:
         """Train to the end; after every so many steps save, report, and ask whether it is over."""
