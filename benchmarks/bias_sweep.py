@@ -17,7 +17,8 @@ Sweep the attention bias of policy `saddle` against the distance between fact an
 
 The paper (Inf-MLLM, arXiv 2409.09086) claims that a bias that is too small lets the memory
 collapse, since it is not updated any more, and that the best bias falls with the distance. Says
-whether that holds here, prints a table and writes it, a figure and its numbers into `docs/`.
+whether that holds here for facts that were told, and what the bias does to what was seen; prints
+tables and writes them, a figure and its numbers into `docs/`.
 
     python -m benchmarks.bias_sweep [--quick] [--model FOLDER]
 
@@ -37,6 +38,7 @@ import torch
 from .exam import exam_options, fingerprint, hold, Ledger, out_folder, Plan, Setting
 from .exam_report import (
     by_distance,
+    columns,
     draw_scores,
     FAR,
     is_fact,
@@ -51,7 +53,7 @@ from .exam_report import (
 from .pages import markdown, save_figure, write_between, write_json
 
 BIASES = (0., .001, .002, .005, .01, .02, .05, .1)
-LONG, QUICK = Plan(1800, every=60, distances=(10, 30, 100, 300, 1000)), Plan(700, every=100)
+LONG, QUICK = Plan(1800, every=15, distances=(10, 30, 100, 300, 1000)), Plan(700, every=100)
 PAPER = {'window': 'question', 'scope': 'layer', 'reduce': 'mean', 'sinks': 0}
 CLOSE = .02  # as good as the best
 
@@ -102,14 +104,16 @@ def verdict(sweep: Sweep) -> list[str]:
         f'{far_low:g} to {far_high:g} after {max(found):,}.']
 
 
-def table(sweep: Sweep) -> str:
-    """Write right answers by bias and distance, and the layers that hold the old facts."""
-    found = turned(sweep)
+def table(sweep: Sweep, window: float) -> str:
+    """Write right answers by bias and distance, the layers that hold old facts, what was seen."""
+    found, seen = turned(sweep), {
+        name: wanted for name, wanted in columns(window).items() if name.startswith('back')}
     rows = [[f'{bias:g}', *(found[distance][bias] for distance in found),
-             share(mean_where(streams, 'layers', lambda record: is_fact(record, FAR)))]
+             share(mean_where(streams, 'layers', lambda record: is_fact(record, FAR))),
+             *(score_where(streams, wanted) for wanted in seen.values())]
             for bias, streams in sweep.items()]
     return markdown(['bias', *(f'{distance:,} frames' for distance in found),
-                     f'layers holding facts of {FAR} frames and more'], rows)
+                     f'layers holding facts of {FAR} frames and more', *seen], rows)
 
 
 def draw(path: Path, sweeps: dict[str, Sweep]) -> None:
@@ -146,7 +150,8 @@ def main() -> None:
         sweeps[title] = sweep
         numbers[title] = {f'{bias:g}': plain(by_distance(streams))
                           for bias, streams in sweep.items()}
-        text += [f'### {title}', table(sweep), '\n'.join(verdict(sweep))]
+        window = args.budget / model.adapter.frame_tokens
+        text += [f'### {title}', table(sweep, window), '\n'.join(verdict(sweep))]
     text.insert(0, f'{plan.frames:,} frames, {2 * count} streams, {args.budget} tokens.')
     out = out_folder(args)
     if out is not None:

@@ -107,7 +107,7 @@ def draw_policy(dice: random.Random, budgets: Sequence[int]) -> Policy:
     return make_policy(
         'saddle', budget=dice.choice(budgets), window='marker', scope='all', reduce='mean',
         recent=dice.choice((.25, .35, .5)), discount=dice.choice((0., .5, .9, .97)),
-        bias=dice.choice((0., .002)))
+        bias=dice.choice((0., .002, .004)))
 
 
 class MemoryLesson:

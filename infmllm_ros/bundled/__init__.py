@@ -33,7 +33,7 @@ from typing import Any
 
 MODEL = Path(__file__).parent / 'model'
 MODEL_POLICY: dict[str, Any] = {
-    'window': 'marker', 'scope': 'all', 'reduce': 'mean', 'bias': .002, 'discount': .97}
+    'window': 'marker', 'scope': 'all', 'reduce': 'mean', 'bias': .004, 'discount': .97}
 MODEL_BUDGET = 192
 MODEL_PARAMETERS: dict[str, Any] = {
     'model': str(MODEL), 'budget_tokens': MODEL_BUDGET, 'max_question_tokens': 32,
