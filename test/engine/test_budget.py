@@ -71,8 +71,8 @@ def test_no_layer_exceeds_the_budget_and_no_buffer_moves(family, row, events):
         assert zoo.buffers(target) == buffers
 
 
-@pytest.mark.parametrize('row', [row for row in POLICIES if row != 'full'])
-@pytest.mark.parametrize('family', ['llama', 'qwen2_5_vl', 'qwen3_vl'])
+@pytest.mark.parametrize(('family', 'row'), cells(
+    ['llama', 'qwen2_5_vl', 'qwen3_vl'], [row for row in POLICIES if row != 'full']))
 def test_no_position_reaches_the_context_limit(family, row, monkeypatch):
     limit = 320
     changes = zoo.changed(max_position_embeddings=limit)

@@ -22,6 +22,7 @@ from references import TinyLlama
 from tape import generate_plainly, Tape, text_tokens
 import torch
 from zoo import (
+    cells,
     changed,
     holders,
     load,
@@ -165,10 +166,10 @@ def live(family, row, changes):
                     for token in chunk if [t.word for t in chunk] != guidance]
 
 
-@pytest.mark.parametrize('row', [row for row in POLICIES if row != 'full'])
-@pytest.mark.parametrize(('family', 'other'), [
-    ('gemma3_text', SLIDING), ('gemma4_text', SLIDING), ('qwen2', SLIDING), ('lfm2', CONV),
-    ('qwen3_next', LINEAR), ('qwen3_5_text', LINEAR)])
+@pytest.mark.parametrize(('family', 'other', 'row'), [(*kind, row) for kind, row in cells(
+    [('gemma3_text', SLIDING), ('gemma4_text', SLIDING), ('qwen2', SLIDING), ('lfm2', CONV),
+     ('qwen3_next', LINEAR), ('qwen3_5_text', LINEAR)],
+    [row for row in POLICIES if row != 'full'])])
 def test_what_is_evicted_is_gone_from_full_layers_only(family, other, row):
     """
     Take the first layer's output over the whole stream, and the second's on what is kept.

@@ -19,7 +19,7 @@ from references import logits_plainly
 from tape import Tape, text_tokens
 import torch
 import zoo
-from zoo import FAMILIES, load, ONE_HEAD, ONE_LAYER, plain, POLICIES, session, show, words
+from zoo import cells, load, ONE_HEAD, ONE_LAYER, plain, POLICIES, session, show, words
 
 TOLERANCE = {'float32': 1e-5, 'bfloat16': 0.15}
 
@@ -57,8 +57,7 @@ def live(family, row, dtype='float32', changes=None):
     return target, stream, changes
 
 
-@pytest.mark.parametrize('row', POLICIES)
-@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize(('family', 'row'), cells())
 def test_logits_after_evictions_are_those_of_the_kept_tokens_alone(family, row):
     target, stream, changes = live(family, row)
     assert row == 'full' or target.stats().evictions >= 2
