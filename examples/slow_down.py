@@ -26,7 +26,6 @@ import sys
 from geometry_msgs.msg import Twist, TwistStamped
 from infmllm_msgs.msg import Answer
 import rclpy
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.time import Time
 
@@ -121,8 +120,11 @@ def main() -> None:
     rclpy.init()
     try:
         rclpy.spin(SlowDown())
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except KeyboardInterrupt:
         pass
+    except Exception:
+        if rclpy.ok():  # else a signal came, in rclpy's own steps maybe
+            raise
     finally:
         rclpy.try_shutdown()
 

@@ -42,7 +42,6 @@ from infmllm_ros.replay.sources import (
 from infmllm_ros.replay.transport import make_room
 import rclpy
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -270,8 +269,11 @@ def main(argv: list[str] | None = None) -> int:
     except SourceError as error:
         node.get_logger().error(str(error))
         return 2
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except KeyboardInterrupt:
         pass
+    except Exception:
+        if rclpy.ok():  # else a signal came, in rclpy's own steps maybe
+            raise
     finally:
         node.destroy_node()
         rclpy.try_shutdown()
