@@ -142,6 +142,7 @@ def main() -> None:
     biases = [float(bias) for bias in args.biases.split(',')]
     readings = {'marker window, one list (ours)': MODEL_POLICY} if model.adapter.status else {}
     readings["question window, a list per layer (the paper's)"] = PAPER
+    window = args.budget / model.adapter.frame_tokens
     sweeps, text, numbers = {}, [], {}
     for title, fields in readings.items():
         made = settings(fields, args.budget, biases)
@@ -150,7 +151,6 @@ def main() -> None:
         sweeps[title] = sweep
         numbers[title] = {f'{bias:g}': plain(by_distance(streams))
                           for bias, streams in sweep.items()}
-        window = args.budget / model.adapter.frame_tokens
         text += [f'### {title}', table(sweep, window), '\n'.join(verdict(sweep))]
     text.insert(0, f'{plan.frames:,} frames, {2 * count} streams, {args.budget} tokens.')
     out = out_folder(args)
