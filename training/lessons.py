@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from . import workers
 from .clips import Mix, Writer
 from .eyes import Eyes, look, truths
 from .part import Outcome, Part
@@ -36,6 +37,7 @@ from .stream import Memory
 
 ATTENTION = .3  # weight of the attention loss against that of the answers
 POINTING = .2   # weight of the pointing loss
+FEWEST = 8      # streams in a step
 
 
 class Score:
@@ -91,7 +93,8 @@ class Phase:
     frames : tuple of int
         Stream lengths to draw from.
     batch : int
-        Streams in a step; beyond 10 frames fewer, the longer they are, but at least 4.
+        Streams in a step, of all workers; beyond 10 frames fewer, the longer they are, but at
+        least `FEWEST`.
     streaming : float
         Share of the steps in which the policy evicts.
     """
@@ -144,10 +147,11 @@ class MemoryLesson:
         """Return the loss of one step; `progress` is the share of the lesson that is over."""
         phase = next((phase for phase in self.phases if progress < phase.share), self.phases[-1])
         frames = dice.choice(phase.frames)
-        batch = min(phase.batch, max(4, phase.batch * 10 // frames))
+        batch = min(phase.batch, max(FEWEST, phase.batch * 10 // frames))
         streaming = self.guided and dice.random() < phase.streaming
         policies = [draw_policy(dice, self.budgets) if streaming else None for _ in range(batch)]
-        return self.run(dice, frames, policies, score)[0]
+        dice = random.Random(f'{dice.random()}/{workers.rank()}')
+        return self.run(dice, frames, workers.mine(policies), score)[0]
 
     def run(self, dice: random.Random, frames: int, policies: Sequence[Policy | None],
             score: Score) -> tuple[torch.Tensor, float, float]:
@@ -223,6 +227,7 @@ class EyesLesson:
         for _ in range(self.batch):
             run = dice.randrange(len(self.images))
             places.append((run, dice.randrange(len(self.images[run]))))
+        places = workers.mine(places)
         images = torch.stack([self.images[run][frame] for run, frame in places])
         truth = torch.stack([self.truth[run][frame] for run, frame in places])
         truth = truth.to(self.model.device)

@@ -26,6 +26,8 @@ from infmllm_ros.bundled.scenes import Episode
 from infmllm_ros.bundled.scenes.words import NONE, PLACES, TOPICS
 import numpy as np
 
+from . import workers
+
 STILL_GAP = 8  # most frames from one still to the next
 
 Known = dict[str, tuple[str, tuple[int, ...]]]
@@ -97,14 +99,15 @@ def render_runs(folder: Path, first_seed: int, count: int, frames: int, size: in
                 render: Callable[[str, int, int, int], Run] = render_run) -> list[Run]:
     """Render as many drives as benches, or read what an earlier call left in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    runs = []
-    for seed in range(first_seed, first_seed + count // 2, 25):
-        path = folder / f'{render.__name__}_{frames}x{size}_{seed}.pickle'
+    paths = {seed: folder / f'{render.__name__}_{frames}x{size}_{seed}.pickle'
+             for seed in range(first_seed, first_seed + count // 2, 25)}
+    for seed, path in workers.mine(list(paths.items())):
         if not path.exists():
             part = [render(kind, number, frames, size)
                     for number in range(seed, seed + 25) for kind in TOPICS]
             temporary = path.with_suffix('.part')
             temporary.write_bytes(pickle.dumps(part))
             temporary.rename(path)
-        runs += pickle.loads(path.read_bytes())
+    workers.wait()
+    runs = [run for path in paths.values() for run in pickle.loads(path.read_bytes())]
     return runs[:count]

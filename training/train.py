@@ -21,8 +21,8 @@ no eviction in training.
 Four lessons, each resumed from its checkpoint in the work folder: `eyes` (the vision tower, with
 throw-away classifiers), `words` (the decoder, on told facts only), `memory` (the decoder, on
 streams of frames and words with the policy evicting) and `polish` (the same on more worlds, most
-of them benches, some for long). The first two train different parameters, so ``--only eyes`` and
-``--only words`` may run side by side; `memory` starts from both, `polish` from `memory`.
+of them benches, some for long). The first two train different parameters; `memory` starts from
+both, `polish` from `memory`. The cores of the machine share every batch.
 """
 
 from __future__ import annotations
@@ -36,11 +36,13 @@ from typing import Any
 
 import torch
 
+from . import workers
 from .clips import Mix, Writer
 from .eyes import encode_all, Eyes
 from .lessons import (
     draw_policy,
     EyesLesson,
+    FEWEST,
     MemoryLesson,
     noise_runs,
     Phase,
@@ -115,19 +117,19 @@ class Recipe:
     words_enough: float = .96
     memory_runs: int = 400
     memory_frames: int = 256
-    memory_steps: int = 3000
+    memory_steps: int = 1800
     memory_rate: float = 1.6e-3
     phases: tuple[Phase, ...] = (
-        Phase(.08, (CRAM, 8), 24), Phase(.15, (CRAM, 8, 16), 24, .5),
-        Phase(.4, (CRAM, 16, LOUD, LOUD), 24, .8),
-        Phase(1.01, (16, 16, LOUD, 256), 24, .8))
+        Phase(.1, (CRAM, 8), 48), Phase(.17, (CRAM, 8, 16), 48, .5),
+        Phase(.4, (CRAM, 16, LOUD, LOUD), 48, .8),
+        Phase(1.01, (16, 16, LOUD, 256), 48, .8))
     budgets: tuple[int, ...] = (128, 192, 384, 768, 768)
     polish_runs: int = 300
     long_runs: int = 100
-    polish_steps: int = 1200
+    polish_steps: int = 600
     polish_rate: float = 5e-4
-    polish_phase: Phase = Phase(1.01, (16, LOUD, 256, 256, 256), 24, .9)
-    long_phase: Phase = Phase(1.01, (LONG,), 24, 1.)
+    polish_phase: Phase = Phase(1.01, (16, LOUD, 256, 256, 256), 48, .9)
+    long_phase: Phase = Phase(1.01, (LONG,), 48, 1.)
     polish_budgets: tuple[int, ...] = (128, 160, 192, 192, 384, 384, 768, 768)
     polish_benches: int = 3
     long_share: float = .4
@@ -197,7 +199,7 @@ def train(recipe: Recipe, work: Path, out: Path, only: Iterable[str], device: to
     if 'words' in only and not reading.finished:
         runs = noise_runs(50, 8, recipe.seed)
         noise = torch.randn(50, 8, tokens, hidden, generator=torch.Generator().manual_seed(0))
-        lesson = MemoryLesson(model, writer, runs, noise, [Phase(1.01, (4, 6, 8), 24)],
+        lesson = MemoryLesson(model, writer, runs, noise, [Phase(1.01, (4, 6, 8), 48)],
                               recipe.budgets, words_mix, recipe.guided)
         reading.run(lesson, every, lambda: reading.score.share('told') > recipe.words_enough)
     if not {'eyes', 'memory', 'polish'} & set(only):
@@ -281,16 +283,23 @@ def main() -> None:
                         'takes the bundled model)')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--every', type=int, default=100, help='steps between checkpoints')
+    parser.add_argument('--workers', type=int, help='processes that share every batch '
+                        f'(default: one a core, {FEWEST} at most; with a GPU, 1)')
     options = parser.parse_args()
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    if options.workers is None:
+        options.workers = 1 if device.type == 'cuda' else min(FEWEST, torch.get_num_threads())
+    if not 1 <= options.workers <= FEWEST:
+        parser.error(f'--workers {options.workers}: must be 1 to {FEWEST}, as a batch has '
+                     f'{FEWEST} streams at least')
     recipe = Recipe(seed=options.seed)
     if options.answers_only:
         recipe = replace(recipe, guided=False, phases=recipe.phases[:3])
         options.only = [name for name in options.only if name != 'polish']
     if options.steps:
         recipe = replace(recipe, memory_steps=options.steps)
-    train(recipe, options.work, options.out, options.only, device,
-          options.every)
+    workers.spread(options.workers, train, recipe, options.work, options.out, options.only,
+                   device, options.every)
 
 
 if __name__ == '__main__':

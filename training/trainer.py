@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from . import workers
 from .lessons import Score
 
 
@@ -40,6 +41,8 @@ def reduced(device: torch.device) -> Any:
 class Trainer:
     """
     One lesson: optimiser, schedule, checkpoints, progress.
+
+    With several `workers` each takes the same steps with its rows of every batch.
 
     Parameters
     ----------
@@ -100,6 +103,7 @@ class Trainer:
             loss = lesson.step(dice, progress, self.score)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        workers.average(self.parameters)
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.)
         self.optimiser.step()
         if self.mean:
@@ -127,10 +131,13 @@ class Trainer:
             loss = self.step(lesson)
             if self.done % every == 0 or self.done == self.steps:
                 pace = (monotonic() - start) / (self.done - first)
-                print(f'{self.name} {self.done}/{self.steps} loss {loss:.3f} {self.score} | '
-                      f'{pace:.2f} s a step, {pace * (self.steps - self.done) / 60:.0f} min left',
-                      flush=True)
+                if workers.rank() == 0:
+                    print(f'{self.name} {self.done}/{self.steps} loss {loss:.3f} {self.score} | '
+                          f'{pace:.2f} s a step, {pace * (self.steps - self.done) / 60:.0f} min '
+                          'left', flush=True)
                 with self.averaged():
-                    self.finished = check() or self.done >= self.steps
+                    self.finished = workers.decide(check) or self.done >= self.steps
                 self.score = Score()
-                self.save()
+                if workers.rank() == 0:
+                    self.save()
+                workers.wait()
