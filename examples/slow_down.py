@@ -93,8 +93,7 @@ class SlowDown(Node):
 
     def _on_answer(self, answer: Answer) -> None:
         if answer.status == Answer.OK:  # one that failed leaves the last to grow old
-            stamp = Time.from_msg(answer.header.stamp).nanoseconds / 1e9
-            self._limit.answered(answer.text, stamp)
+            self._limit.answered(answer.text, Time.from_msg(answer.header.stamp).nanoseconds / 1e9)
         if self._allowed() == 0:
             self._out.publish(self._kind())  # now, not with the next command
 
@@ -119,7 +118,9 @@ def main() -> None:
     """Run until interrupted."""
     rclpy.init()
     try:
-        rclpy.spin(SlowDown())
+        node = SlowDown()
+        while rclpy.ok():  # in steps, as a signal may wake rclpy just before it ends the context
+            rclpy.spin_once(node, timeout_sec=1.0)
     except KeyboardInterrupt:
         pass
     except Exception:
