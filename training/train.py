@@ -117,7 +117,7 @@ class Recipe:
     words_enough: float = .96
     memory_runs: int = 400
     memory_frames: int = 256
-    memory_steps: int = 1800
+    memory_steps: int = 1000
     memory_rate: float = 1.6e-3
     phases: tuple[Phase, ...] = (
         Phase(.1, (CRAM, 8), 48), Phase(.17, (CRAM, 8, 16), 48, .5),
@@ -126,7 +126,7 @@ class Recipe:
     budgets: tuple[int, ...] = (128, 192, 384, 768, 768)
     polish_runs: int = 300
     long_runs: int = 100
-    polish_steps: int = 600
+    polish_steps: int = 320
     polish_rate: float = 5e-4
     polish_phase: Phase = Phase(1.01, (16, LOUD, 256, 256, 256), 48, .9)
     long_phase: Phase = Phase(1.01, (LONG,), 48, 1.)
@@ -184,7 +184,6 @@ def train(recipe: Recipe, work: Path, out: Path, only: Iterable[str], device: to
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = make_tokenizer()
     model = make_model(make_config(tokenizer, recipe.shape, recipe.guided), recipe.seed).to(device)
-    size = model.config.vision_config.image_size
     tokens = vision_tokens(model.config)
     hidden = model.config.text_config.hidden_size
     writer = Writer(tokenizer.get_vocab(), tokens, recipe.guided)
@@ -205,23 +204,30 @@ def train(recipe: Recipe, work: Path, out: Path, only: Iterable[str], device: to
     if not {'eyes', 'memory', 'polish'} & set(only):
         return
     if 'eyes' in only and not seeing.finished:
-        runs, unseen = (
-            render_runs(work / 'runs', seed, count, recipe.run_stills, size, render_stills)
-            for seed, count in ((0, recipe.runs), (VALIDATION, 200)))
-        lesson = EyesLesson(model, eyes['heads'], runs, recipe.eyes_batch)
-        test = EyesLesson(model, eyes['heads'], unseen, 800)
-
-        def check() -> bool:
-            score = Score()
-            with torch.no_grad(), reduced(device):
-                test.step(random.Random(0), 0, score)
-            print(f'  unseen: {score}', flush=True)
-            return False
-
-        seeing.run(lesson, every, check)
+        _see(recipe, work, model, eyes['heads'], seeing, every)
     if 'memory' in only or 'polish' in only:
         writer.sights = eyes['heads'].sights()
         _remember(recipe, work, out, model, tokenizer, writer, only, device, every)
+
+
+def _see(recipe: Recipe, work: Path, model: Any, heads: Eyes, seeing: Trainer,
+         every: int) -> None:
+    """Train the lesson `eyes`, and let go of its pictures."""
+    size = model.config.vision_config.image_size
+    runs, unseen = (
+        render_runs(work / 'runs', seed, count, recipe.run_stills, size, render_stills)
+        for seed, count in ((0, recipe.runs), (VALIDATION, 200)))
+    lesson = EyesLesson(model, heads, runs, recipe.eyes_batch)
+    test = EyesLesson(model, heads, unseen, 800)
+
+    def check() -> bool:
+        score = Score()
+        with torch.no_grad(), reduced(seeing.device):
+            test.step(random.Random(0), 0, score)
+        print(f'  unseen: {score}', flush=True)
+        return False
+
+    seeing.run(lesson, every, check)
 
 
 def _remember(recipe: Recipe, work: Path, out: Path, model: Any, tokenizer: Any, writer: Writer,
