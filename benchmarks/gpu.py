@@ -25,6 +25,7 @@ from torch, or why it failed.
 
     python -m benchmarks.gpu [--shape LLaVA-OneVision-7B Qwen3-VL-2B] [--budget 4096 6144]
     [--frames 10000] [--minutes 7.5]        # all that the minutes allow of the frames
+    python -m benchmarks.gpu --layout fused     # with that kernel in the stream itself
     python -m benchmarks.gpu --device cpu --tiny --out /tmp     # whether it works, in seconds
 """
 
@@ -36,7 +37,13 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from infmllm_ros.engine import make_policy, POLICIES, StreamingModel, StreamingSession
+from infmllm_ros.engine import (
+    LAYOUTS,
+    make_policy,
+    POLICIES,
+    StreamingModel,
+    StreamingSession,
+)
 from infmllm_ros.engine.chunk import Chunk
 from infmllm_ros.engine.fused import attend_by_torch, attend_rotating, can_fuse
 from infmllm_ros.engine.layers import layer_specs
@@ -75,11 +82,13 @@ class Memory:
 
 
 class Robot:
-    """A session of one shape, policy and budget, and what is timed of it."""
+    """A session of one shape, policy, budget and layout, and what is timed of it."""
 
-    def __init__(self, model: StreamingModel, policy: str, budget: int) -> None:
+    def __init__(self, model: StreamingModel, policy: str, budget: int, layout: str = 'fast',
+                 ) -> None:
         self.session = StreamingSession(
-            model, make_policy(policy, budget), max_question=64, max_answer=64, chunk=2048)
+            model, make_policy(policy, budget), max_question=64, max_answer=64, chunk=2048,
+            layout=layout)
         self.images = [picture(number) for number in range(BACKLOG)]
         self.device = model.device
 
@@ -137,12 +146,12 @@ def rotating(robot: Robot, queries: int, held: int) -> tuple[dict[str, float], s
     return found, f'off from torch by {off:.1e} at most'
 
 
-def measure(model: StreamingModel, policy: str, budget: int, frames: int, end_by: float,
-            rate: dict[str, float]) -> dict[str, Any]:
+def measure(model: StreamingModel, policy: str, budget: int, layout: str, frames: int,
+            end_by: float, rate: dict[str, float]) -> dict[str, Any]:
     """Fill a memory, and time what a robot does with it until `end_by`."""
     memory = Memory(model.device)
     before = memory.reset()
-    robot = Robot(model, policy, budget)
+    robot = Robot(model, policy, budget, layout)
     while robot.session.stats().evictions < 2:
         robot.see()
     token = (robot.median(lambda: robot.ask(TOKENS)) - (first := robot.median(robot.ask))) / TOKENS
@@ -198,6 +207,7 @@ def main() -> None:
                          default=['LLaVA-OneVision-7B', 'Qwen3-VL-2B'])
     options.add_argument('--policy', default='saddle', choices=POLICIES)
     options.add_argument('--budget', type=int, nargs='+', default=[4096, 6144])
+    options.add_argument('--layout', default='fast', choices=LAYOUTS)
     options.add_argument('--frames', type=int, default=10000)
     options.add_argument('--minutes', type=float, default=7.5, help='for all together')
     options.add_argument('--device', default='cuda')
@@ -212,10 +222,10 @@ def main() -> None:
         rate = rates(model.dtype, 2048, model.device)
         end_by = start + 60 * args.minutes * number / len(runs)
         row = {'shape': shape, **halving(
-            model, args.policy, budget, args.frames, end_by, rate)}
+            model, args.policy, budget, args.layout, args.frames, end_by, rate)}
         found.append(row)
-        print(f'\n{shape}, {args.policy}, budget {row["budget"]}, {row["frame_tokens"]} tokens a '
-              f'frame, {row["memory_over_weights_mib"]:.0f} MiB over the weights\n'
+        print(f'\n{shape}, {args.policy}, {args.layout}, budget {row["budget"]}, '
+              f'{row["frame_tokens"]} tokens a frame, {row["memory_over_weights_mib"]:.0f} MiB over the weights\n'
               f'{"":32} {"ms":>9} {"a second":>9} {"floor ms":>9}')
         for name, value in row['ms'].items():
             least = row['floor_ms'].get(name)
@@ -228,8 +238,8 @@ def main() -> None:
             del model
             random_model.cache_clear()
             gc.collect()
-    write('speed_gpu', {'machine': machine(args.device), 'policy': args.policy, 'rows': found},
-          args.out)
+    write('speed_gpu', {'machine': machine(args.device), 'policy': args.policy,
+                        'layout': args.layout, 'rows': found}, args.out)
 
 
 if __name__ == '__main__':

@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Protocol, TYPE_CHECKING
 
 import torch
@@ -238,6 +239,11 @@ class Pass:
         layer = self.cache.layers[module.layer_idx]
         ahead = self.ahead if layer.is_sliding else self.far
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        held = layer.slots.count + layer.slots.pending
+        if layer.fuses(query) and self._fuses(query.shape[2], held):
+            query = layer.rotate_query(query)
+            return self._reading(layer.slots, query, layer.heads, held,
+                                 partial(layer.attend_fused, query, scaling))
         hidden, shown = None, layer.show()
         if self.glance is None or layer.is_sliding:
             query = layer.rotate_query(query)
@@ -321,16 +327,28 @@ class Pass:
                           value: torch.Tensor, scaling: float, ahead: torch.Tensor | None,
                           hidden: torch.Tensor | None, whole: bool) -> torch.Tensor:
         """Attend with probabilities that can be read; window and evidence are read from them."""
-        def sums(wanted: bool) -> torch.Tensor | None:
-            heads = key.shape[1]
-            return torch.zeros(heads, query.shape[1] // heads, key.shape[2],
-                               device=key.device) if wanted else None
+        return self._reading(
+            slots, query, *key.shape[1:3], lambda rows, *sums: attend_in_blocks(
+                query, key, value, scaling, ahead, hidden, None if whole else rows, *sums))
 
-        rows = None if self.rows is None else self.rows.to(key.device)
+    def _fuses(self, queries: int, held: int) -> bool:
+        """Tell whether a kernel suits: everything is seen, and a part of the queries asked."""
+        return (self.glance is None and self.far is None and self.among is None
+                # where every query is asked, probabilities at hand are better than logits
+                and (self.rows is None or len(self.rows) < queries)
+                and not (self.sparse and self.sparse.suits(queries, held)))
+
+    def _reading(self, slots: Slots | None, query: torch.Tensor, heads: int, held: int,
+                 attend: Callable[..., torch.Tensor]) -> torch.Tensor:
+        """Attend by a function of rows and sums, and hand the slots window and evidence."""
+        def sums(wanted: bool) -> torch.Tensor | None:
+            return torch.zeros(heads, query.shape[1] // heads, held,
+                               device=device) if wanted else None
+
+        rows, device = None if self.rows is None else self.rows.to(query.device), query.device
         window = sums(slots is not None and rows is not None and self.among is None)
         final = sums(slots is not None and self.evidence)
-        out = attend_in_blocks(query, key, value, scaling, ahead, hidden, None if whole else rows,
-                               window, final)
+        out = attend(rows, window, final)
         if window is not None:
             slots.add_window(window)
         if final is not None:

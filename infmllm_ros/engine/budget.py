@@ -54,7 +54,8 @@ class Settings:
         Whether room is kept for a frame that comes with a question and leaves with it.
     layout : str
         How keys and values lie in memory, one of `LAYOUTS`: 'fast' has rotated keys at hand,
-        'lean' rotates them in every pass, 'int8' quantises them, too.
+        'lean' rotates them in every pass, 'fused' where attention multiplies them (on a GPU with
+        Triton; else it is 'lean'), 'int8' quantises them, too.
     """
 
     system_prompt: str = ''

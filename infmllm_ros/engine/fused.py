@@ -17,8 +17,8 @@ Attention to keys that are stored un-rotated alone: they are turned on their way
 
 A memory that keeps no rotated copy of its keys needs two thirds of the bytes. On a GPU one kernel
 (`fused_kernel.py`) rotates a tile of keys where it multiplies them, so that no rotated key is ever
-written. Elsewhere torch rotates all keys, then attends. Nothing in the engine calls this by
-itself: see docs/performance.md.
+written. Elsewhere torch rotates all keys, then attends. The engine calls this in the `fused`
+layout alone: see docs/performance.md.
 """
 
 from __future__ import annotations
@@ -30,15 +30,19 @@ from torch.nn import functional
 from torch.nn.attention.bias import causal_lower_right
 
 from .blocks import attend_in_blocks
+from .errors import ModelError
 from .rope import rotate
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)     # that the kernel multiplies
 
+CLOSE = .03     # [of the largest] how near to torch the kernel must come: bfloat16's rounding
 
-def can_fuse(query: torch.Tensor, master: torch.Tensor, value: torch.Tensor) -> bool:
-    """Tell whether the kernel can be used: where the tensors lie, of which types, with Triton."""
-    return (query.is_cuda and query.dtype in DTYPES
-            and query.dtype == master.dtype == value.dtype and find_spec('triton') is not None)
+
+def can_fuse(*tensors: torch.Tensor) -> bool:
+    """Tell whether the kernel can read these: of one GPU and type that it knows, with Triton."""
+    first = tensors[0]
+    return (first.is_cuda and first.dtype in DTYPES and find_spec('triton') is not None
+            and all((part.device, part.dtype) == (first.device, first.dtype) for part in tensors))
 
 
 def attend_rotating(query: torch.Tensor, master: torch.Tensor, value: torch.Tensor,
@@ -88,3 +92,44 @@ def attend_by_torch(query: torch.Tensor, master: torch.Tensor, value: torch.Tens
     seen = causal_lower_right(query.shape[2], key.shape[2])
     return functional.scaled_dot_product_attention(
         query, key, value, attn_mask=seen, scale=scaling, enable_gqa=True).transpose(1, 2)
+
+
+def try_fused(query: torch.Tensor, master: torch.Tensor, value: torch.Tensor, cos: torch.Tensor,
+              sin: torch.Tensor, scaling: float, kind: str) -> None:
+    """
+    Hold the kernel to torch on these inputs, as a chunk and as a last token, asked and not.
+
+    This also compiles what a stream will need.
+
+    Raises
+    ------
+    ModelError
+        If it fails, or differs by more than `CLOSE`.
+    """
+    heads, held = master.shape[1:3]
+    for part in query, query[:, :, -1:]:
+        last = torch.tensor([part.shape[2] - 1], device=query.device)
+        for asked in (False, True):
+            found = []
+            for attend in attend_rotating, attend_by_torch:
+                sums = torch.zeros(2, heads, query.shape[1] // heads, held,
+                                   device=query.device).unbind(0) if asked else ()
+                try:
+                    out = attend(part, master, value, cos, sin, scaling, kind,
+                                 last if asked else None, *sums)
+                except torch.OutOfMemoryError:
+                    raise
+                except Exception as error:  # noqa: B902 whatever a compiler may raise
+                    reason = str(error).strip().partition('\n')[0]
+                    raise _refusal(f'fails here ({type(error).__name__}: {reason})') from error
+                found.append((out, *sums))
+            for one, other in zip(*found, strict=True):
+                off = ((one - other).abs().max() / other.abs().max()).item()
+                if not off <= CLOSE:    # nor NaN
+                    raise _refusal(f'is off by {off:.2g} of the largest number, where {CLOSE} '
+                                   'would be rounding')
+
+
+def _refusal(what: str) -> ModelError:
+    return ModelError(f"the kernel of the layout 'fused' {what}: use the layout 'lean', which "
+                      'takes as much memory, or update Triton')

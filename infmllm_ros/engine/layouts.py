@@ -15,7 +15,7 @@
 """The layouts of keys and values in memory, by name."""
 
 from .int8 import Int8Layer
-from .store import KVLayer, LeanLayer
+from .store import FusedLayer, KVLayer, LeanLayer
 
 LAYOUTS: dict[str, type[KVLayer]] = {
-    'fast': KVLayer, 'lean': LeanLayer, 'int8': Int8Layer}
+    'fast': KVLayer, 'lean': LeanLayer, 'fused': FusedLayer, 'int8': Int8Layer}

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import CacheLayerMixin
 
+from .fused import attend_rotating, can_fuse, try_fused
 from .layers import LayerSpec
 from .positions import Slots
 from .rope import LayerRope, rotate
@@ -75,7 +76,7 @@ class KVLayer(CacheLayerMixin):
     quantised : bool
         Whether what is held is no longer the very numbers that the model made.
     fresh : bool
-        Whether something about the model is to be measured before the stream begins.
+        Whether something is to be measured or tried before the stream begins.
     """
 
     is_compileable = False
@@ -152,6 +153,10 @@ class KVLayer(CacheLayerMixin):
     def nbytes(self) -> int:
         """Count the bytes of its own buffers."""
         return self.keys.nbytes + sum(buffer.nbytes for buffer in self._own().values())
+
+    def fuses(self, query: torch.Tensor) -> bool:
+        """Tell whether :meth:`attend_fused` can be used, by queries [1, H, q, D]."""
+        return False
 
     # ---- what they share
 
@@ -282,3 +287,39 @@ class LeanLayer(KVLayer):
     def nbytes(self) -> int:
         """Count the bytes of its own buffers."""
         return sum(buffer.nbytes for buffer in self._own().values())
+
+
+class FusedLayer(LeanLayer):
+    """
+    The `fused` layout: as `lean`, but a kernel turns keys as it attends, on a GPU with Triton.
+
+    Where the kernel cannot be used, and in passes that it is not made for (see
+    :class:`~infmllm_ros.engine.attention.Pass`), this is `lean`.
+    """
+
+    def __init__(self, slots: Slots, spec: LayerSpec, rope: LayerRope, dtype: torch.dtype,
+                 scratch: Scratch) -> None:
+        super().__init__(slots, spec, rope, dtype, scratch)
+        self.fresh = self.fuses(self.master)
+
+    def fuses(self, query: torch.Tensor) -> bool:
+        """Tell whether :meth:`attend_fused` can be used, by queries [1, H, q, D]."""
+        return not self.is_sliding and can_fuse(query, self.master, self.values)
+
+    def attend_fused(self, query: torch.Tensor, scaling: float, rows: torch.Tensor | None,
+                     window: torch.Tensor | None, final: torch.Tensor | None) -> torch.Tensor:
+        """
+        Attend to what is held and to the chunk.
+
+        Parameters and result as of :func:`~infmllm_ros.engine.fused.attend_rotating`.
+
+        Raises
+        ------
+        ModelError
+            If the kernel does not work here, which is tried before the stream begins.
+        """
+        part = self._span()
+        inputs = query, self.plain(part), self.valued(part), *self._turn(part), scaling, self.kind
+        if self.fresh:
+            try_fused(*inputs)
+        return attend_rotating(*inputs, rows, window, final)

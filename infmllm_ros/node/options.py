@@ -161,7 +161,8 @@ _NAVIGATION = (
 _MEMORY = (
     Option('memory.layout', 'fast', 'How keys and values lie in memory. fast: rotated keys are at '
            'hand; lean: they are rotated in every pass, the same answers in two thirds of the '
-           'memory; int8: they are rounded to bytes, too, in about a third.',
+           'memory; fused: as lean, on a GPU with Triton by one kernel that no GPU has run yet; '
+           'int8: they are rounded to bytes, too, in about a third.',
            choices=tuple(LAYOUTS)),
     Option('memory.folder', '', 'Where saved memories lie; it is made when one is saved. '
            "Empty = infmllm in ROS's own folder, ROS_HOME or ~/.ros."),

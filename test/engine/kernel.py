@@ -16,6 +16,7 @@
 Cases of attention to un-rotated keys, and a process of its own that runs its kernel on them.
 
     python test/engine/kernel.py run FILE          # by Triton's interpreter, if there is no GPU
+    python test/engine/kernel.py stream FILE       # so too, in a session
     python test/engine/kernel.py compile FILE      # for GPUs that need not be there
 
 Triton decides as it is imported whether it interprets or compiles, so neither can be done in the
@@ -24,8 +25,10 @@ process of the tests.
 
 from __future__ import annotations
 
+from functools import partial
 import math
 import os
+from pathlib import Path
 import sys
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -116,6 +119,32 @@ def run() -> list[tuple[torch.Tensor | None, ...]]:
     return found
 
 
+def absent() -> None:
+    """Say how large a GPU is that is not there."""
+    torch.cuda.get_device_properties = lambda device: SimpleNamespace(
+        multi_processor_count=PROCESSORS)
+
+
+def stream(folder: Path) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Live in `lean` and in `fused`; pairs of what is held, and of logits."""
+    from infmllm_ros.engine import fused, store
+    from zoo import session, settle, words
+    settle(folder)
+    if not torch.cuda.is_available():
+        absent()
+    for module in (fused, store):
+        module.can_fuse = lambda *tensors: True
+    found = []
+    for layout in ('lean', 'fused'):
+        target = session('llama', 'saddle', 96, layout=layout)
+        for number in range(2):
+            target.tell(words(target.model, 60, number))
+            target.answer('Where is it?', max_tokens=2)
+        found.append((target.cache.kept(0), target.logits(words(target.model, 5, 1))))
+    assert target.stats().evictions
+    return list(zip(*found, strict=True))
+
+
 def interpret() -> None:
     """Have the interpreter multiply bfloat16, whose bits it else multiplies as whole numbers."""
     from triton import language as tl
@@ -157,8 +186,7 @@ def compiled() -> list[tuple[int, str, int, int]]:
     launch, made = JITFunction.run, []
     JITFunction.run = lambda self, *args, grid, warmup, **how: made.append(     # compile, no more
         (launch(self, *args, grid=grid, warmup=True, **how), grid))
-    torch.cuda.get_device_properties = lambda device: SimpleNamespace(
-        multi_processor_count=PROCESSORS)
+    absent()
     found = []
     for capability, case in (
             (86, Case('half', 7, 128, 128, 500, 196, WHOLE)),
@@ -174,7 +202,8 @@ def compiled() -> list[tuple[int, str, int, int]]:
 
 if __name__ == '__main__':
     what, file = sys.argv[1:]
-    if what == 'run' and not torch.cuda.is_available():
+    if what != 'compile' and not torch.cuda.is_available():
         os.environ['TRITON_INTERPRET'] = '1'
         interpret()
-    torch.save(run() if what == 'run' else compiled(), file)
+    do = {'run': run, 'stream': partial(stream, Path(file).parent), 'compile': compiled}[what]
+    torch.save(do(), file)
