@@ -225,7 +225,8 @@ def main() -> None:
             model, args.policy, budget, args.layout, args.frames, end_by, rate)}
         found.append(row)
         print(f'\n{shape}, {args.policy}, {args.layout}, budget {row["budget"]}, '
-              f'{row["frame_tokens"]} tokens a frame, {row["memory_over_weights_mib"]:.0f} MiB over the weights\n'
+              f'{row["frame_tokens"]} tokens a frame, '
+              f'{row["memory_over_weights_mib"]:.0f} MiB over the weights\n'
               f'{"":32} {"ms":>9} {"a second":>9} {"floor ms":>9}')
         for name, value in row['ms'].items():
             least = row['floor_ms'].get(name)
