@@ -17,6 +17,7 @@
 from dataclasses import replace
 import random
 import re
+from types import SimpleNamespace
 
 from infmllm_ros.bundled.scenes import KEYS, TOPICS
 from infmllm_ros.bundled.scenes.words import PLACES
@@ -33,7 +34,7 @@ from training.model import make_config, make_model, make_tokenizer, write_folder
 from training.part import IGNORE, NOTHING, Part
 from training.runs import render_run
 from training.stream import Memory
-from training.train import mix, words_mix
+from training.train import mix, OLDEST, polish_mix, words_mix
 from training.trainer import Trainer
 
 SHAPE = {
@@ -76,7 +77,7 @@ def part(ids, lengths, pictures=None, markers=None, asks=None):
     blank = torch.full_like(ids, NOTHING)
     return Part(
         ids, lengths, blank if pictures is None else pictures, blank, markers,
-        torch.zeros(batch, markers.shape[1], 1, dtype=torch.bool), asks,
+        torch.zeros(batch, markers.shape[1], 1), asks,
         (lengths - 1)[:, None].expand(-1, asks.shape[1]), branch,
         torch.arange(asks.shape[1]).expand(batch, -1), labels,
         torch.zeros(batch, 1, 1, dtype=torch.bool), torch.zeros(batch, 1, dtype=torch.bool),
@@ -241,6 +242,38 @@ def test_evidence_of_what_was_seen_are_the_tokens_that_show_it():
                 assert answer not in (run.now[frame][place] for place in PLACES)
                 asked['taken'] += 1
     assert min(asked.values()) > 10
+
+
+def test_what_came_first_is_to_be_looked_at_more_in_the_last_lesson():
+    writer = Writer(make_tokenizer().get_vocab(), 4, sights=Eyes.sights())
+    run, found = render_run('bench', 5, 256, 48), {}
+    first = next(facts['first'] for facts in run.back if 'first' in facts)
+    value, (frame, *_) = first
+    place = next(place for place in PLACES if run.now[frame][place] == value)
+    seen = 1 + 4 * frame + PLACES.index(place)
+    for lesson in (mix, polish_mix):
+        *_, (last, _) = writer.batch([run], lesson(256), random.Random(0))
+        live = last.live[0, 0]
+        assert set(live.unique().tolist()) == {0., 1., live[seen].item()}
+        found[lesson] = live[seen].item(), (live > 0).sum().item()
+    assert found[mix][0] == 1 < found[polish_mix][0] == OLDEST
+    assert found[mix][1] == found[polish_mix][1] > 3
+
+
+def test_the_markers_loss_is_the_divergence_from_what_is_to_be_looked_at(untrained):
+    memory = Memory(untrained[0], [None], protected=1)
+    refs, live = torch.tensor([[0, 1, 1, NOTHING, 2, 3]]), torch.tensor([[[1., 4., 0., 1.]]])
+    given = replace(part(torch.zeros(1, 6, dtype=torch.long), torch.tensor([6]),
+                         markers=torch.tensor([[4]])), refs=refs, live=live)
+    weights = torch.rand(3, 1, 1, 6).softmax(-1)
+    sees = torch.tensor([[[True, True, True, True, True, False]]])      # not the last token
+    look = SimpleNamespace(weights=list(weights), marker_sees=sees)
+    wanted = torch.tensor([1., 4., 4.]) / 9
+    (mean,), *layers = (torch.nn.functional.kl_div(
+        one[0, 0, :3].log(), wanted, reduction='sum')[None]
+        for one in (weights.mean(0), *weights[1:]))
+    expected = mean + .5 * torch.cat(layers).mean()
+    torch.testing.assert_close(memory._supervise(given, look), expected)
 
 
 def test_every_visible_fact_has_a_token_of_its_own_and_its_truth_is_that_of_the_scene():

@@ -76,6 +76,8 @@ class Mix:
         Share of the frames after which a question stays in the memory with its answer.
     quiet : int
         Frames before the first question: they only fill the memory.
+    oldest : float
+        How much more than other evidence the markers are to look at that of what came first.
     """
 
     frames: int
@@ -86,6 +88,7 @@ class Mix:
     first: int = 4
     remembered: float = .03
     quiet: int = 0
+    oldest: float = 1.
 
 
 def bound(ids: Sequence[int], keys: Container[int], first: int) -> list[tuple[int, int]]:
@@ -108,7 +111,7 @@ class _Row:
     labels: list[int] = field(default_factory=list)
     keys: list[tuple[int, int]] = field(default_factory=list)
     markers: list[int] = field(default_factory=list)
-    live: list[set[int]] = field(default_factory=list)
+    live: list[dict[int, float]] = field(default_factory=list)
     asks: list[tuple[int, list[int], list[int], Container[int]]] = field(default_factory=list)
     wanted: list[set[int]] = field(default_factory=list)
     both_heads: list[bool] = field(default_factory=list)
@@ -218,9 +221,11 @@ class Writer:
             if self.status:
                 row.add([self.words[STATUS]])
                 row.markers.append(len(row.ids) - 1)
-                row.live.append({ref for _, ref in told.values()}.union(*(
-                    self._sights(run, *self.topics[run.kind][name], value, frames)
-                    for name, (value, frames) in run.back[ordinal].items())))
+                row.live.append({ref: 1. for _, ref in told.values()} | {
+                    ref: 1. if name != 'first' else mix.oldest
+                    for name, (value, frames) in sorted(
+                        run.back[ordinal].items(), key=lambda fact: fact[0] == 'first')
+                    for ref in self._sights(run, *self.topics[run.kind][name], value, frames)})
             asks = 0. if ordinal < mix.quiet else mix.asks
             for _ in range(int(asks) + (dice.random() < asks % 1)):
                 ask = self._ask(run, ordinal, told, mix, dice)
@@ -331,7 +336,7 @@ class Writer:
 
         ids, pictures, kept = table(stream, 0), table(stream, NOTHING), table(stream, NOTHING)
         markers = table(marks, NOTHING)
-        live = np.zeros((batch, marks, refs), bool)
+        live = np.zeros((batch, marks, refs), np.float32)
         wanted = np.zeros((batch, max(len(row.asks) for row in rows), refs), bool)
         both_heads = np.zeros(wanted.shape[:2], bool)
         ask_ids, anchors, offsets = table(asks, 0), table(asks, 0), table(asks, 0)
@@ -345,7 +350,7 @@ class Writer:
             keys[place, :size] = np.array(row.keys).reshape(size, 2)
             markers[place, :len(row.markers)] = row.markers
             for mark, needed in enumerate(row.live):
-                live[place, mark, list(needed)] = True
+                live[place, mark, list(needed)] = list(needed.values())
             at = 0
             for branch, (anchor, words, follow, about) in enumerate(row.asks):
                 end = at + len(words)

@@ -42,7 +42,7 @@ class Part:
     markers : torch.Tensor
         Places of status tokens, int64 [B, M], padded with NOTHING.
     live : torch.Tensor
-        Which evidence must be kept at each marker: bool [B, M, R].
+        How much each marker is to look at each evidence, so that it is kept: float32 [B, M, R].
     ask_ids : torch.Tensor
         Question and answer tokens of all branches, int64 [B, Q].
     anchors, branches, offsets : torch.Tensor

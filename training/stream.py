@@ -172,7 +172,7 @@ class Memory:
         """
         Compare where the markers look with where they should.
 
-        The target is uniform over the tokens of live evidence that are present. The loss is
+        The target is `live` over the tokens of evidence that are present. The loss is
         KL(target || mean over heads and layers) + 0.5 * the mean of the same by layer, layer 0
         left out (it has no context), averaged over markers.
         """
@@ -182,12 +182,13 @@ class Memory:
         count = refs.shape[1]
         target = part.live.gather(
             2, refs.clamp_min(0)[:, None].expand(-1, part.live.shape[1], -1))
-        target = target & (refs >= 0)[:, None] & look.marker_sees[..., :count]
+        target = target * ((refs >= 0)[:, None] & look.marker_sees[..., :count])
         size = target.sum(-1)
+        target = target / size.clamp_min(1)[..., None]
         each = torch.stack([weights[..., :count] for weights in look.weights])  # [L, B, M, n + S]
         mixed = torch.cat((each.mean(0, keepdim=True), each[1:]))
-        logs = (mixed.clamp_min(1e-9).log() * target).sum(-1) / size.clamp_min(1)
-        divergence = -size.clamp_min(1).log() - logs
+        logs = target.clamp_min(1e-9).log() - mixed.clamp_min(1e-9).log()
+        divergence = (logs * target).sum(-1)
         asked = (part.markers >= 0) & (size > 0)
         mean = (divergence * asked).sum((1, 2)) / asked.sum().clamp_min(1)
         return mean[0] + .5 * mean[1:].mean()

@@ -28,7 +28,7 @@ both, `polish` from `memory`. The cores of the machine share every batch.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 import random
@@ -64,6 +64,7 @@ FEATURE_SIZE = .3  # standard deviation of the vision features
 CRAM = 4  # frames of the streams that teach to tell facts apart
 LOUD = 64  # frames at the end of a stream in which questions are asked
 POLISH_MEMORY = .99  # of the mean of the weights, see `Trainer`
+OLDEST = 4.  # of what came first among all that is to be kept, in the lesson `polish`
 LONG = 1024  # frames of the streams whose memory is full of what has changed since
 LESSONS = 'eyes', 'words', 'memory', 'polish'
 VALIDATION = 1_000_000  # first seed of the runs that are never trained on
@@ -117,7 +118,7 @@ class Recipe:
     words_enough: float = .96
     memory_runs: int = 400
     memory_frames: int = 256
-    memory_steps: int = 1000
+    memory_steps: int = 1500
     memory_rate: float = 1.6e-3
     phases: tuple[Phase, ...] = (
         Phase(.1, (CRAM, 8), 48), Phase(.17, (CRAM, 8, 16), 48, .5),
@@ -126,7 +127,7 @@ class Recipe:
     budgets: tuple[int, ...] = (128, 192, 384, 768, 768)
     polish_runs: int = 300
     long_runs: int = 100
-    polish_steps: int = 320
+    polish_steps: int = 240
     polish_rate: float = 5e-4
     polish_phase: Phase = Phase(1.01, (16, LOUD, 256, 256, 256), 48, .9)
     long_phase: Phase = Phase(1.01, (LONG,), 48, 1.)
@@ -146,6 +147,11 @@ def mix(frames: int) -> Mix:
     if frames > LOUD:
         return Mix(frames, part=4, asks=2.5, tells=.04, first=6, quiet=frames - LOUD)
     return Mix(frames, part=4, asks=2.5)
+
+
+def polish_mix(frames: int) -> Mix:
+    """Say the same for the lesson `polish`: what came first is one token, to last for ever."""
+    return replace(mix(frames), oldest=OLDEST)
 
 
 def words_mix(frames: int) -> Mix:
@@ -240,11 +246,11 @@ def _remember(recipe: Recipe, work: Path, out: Path, model: Any, tokenizer: Any,
         return render_runs(work / 'runs', seed, count, frames, size)
 
     def lesson(runs: list[Run], phases: Sequence[Phase], budgets: Sequence[int],
-               benches: int = 1) -> MemoryLesson:
+               made_of: Callable[[int], Mix] = mix, benches: int = 1) -> MemoryLesson:
         with reduced(device):
             features = encode_all(model, runs).float()
-        return MemoryLesson(model, writer, runs, features, phases, budgets, mix, recipe.guided,
-                            benches)
+        return MemoryLesson(model, writer, runs, features, phases, budgets, made_of,
+                            recipe.guided, benches)
 
     def check() -> bool:
         score, dice = Score(), random.Random(0)
@@ -268,11 +274,11 @@ def _remember(recipe: Recipe, work: Path, out: Path, model: Any, tokenizer: Any,
     if 'polish' in only and memory.finished:
         polish = Trainer('polish', decoder, work, recipe.seed, recipe.polish_steps,
                          recipe.polish_rate, device, POLISH_MEMORY)
-        budgets, benches = recipe.polish_budgets, recipe.polish_benches
+        rest = recipe.polish_budgets, polish_mix, recipe.polish_benches
         runs += render(recipe.memory_runs, recipe.polish_runs)
         long = render(recipe.memory_runs, recipe.long_runs, LONG)
-        polish.run(Turns((lesson(runs, [recipe.polish_phase], budgets, benches),
-                          lesson(long, [recipe.long_phase], budgets, benches)),
+        polish.run(Turns((lesson(runs, [recipe.polish_phase], *rest),
+                          lesson(long, [recipe.long_phase], *rest)),
                          (1 - recipe.long_share, recipe.long_share)), every, check)
 
 
