@@ -127,7 +127,7 @@ class Recipe:
     budgets: tuple[int, ...] = (128, 192, 384, 768, 768)
     polish_runs: int = 300
     long_runs: int = 100
-    polish_steps: int = 240
+    polish_steps: int = 500
     polish_rate: float = 5e-4
     polish_phase: Phase = Phase(1.01, (16, LOUD, 256, 256, 256), 48, .9)
     long_phase: Phase = Phase(1.01, (LONG,), 48, 1.)
