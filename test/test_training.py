@@ -260,6 +260,20 @@ def test_what_came_first_is_to_be_looked_at_more_in_the_last_lesson():
     assert found[mix][1] == found[polish_mix][1] > 3
 
 
+def test_the_last_lesson_asks_more_often_for_cones_that_are_to_be_added_up():
+    tokenizer = make_tokenizer()
+    writer, run = Writer(tokenizer.get_vocab(), 4), render_run('drive', 5, 64, 48)
+    since = tokenizer.get_vocab()['since']
+    asked = []
+    for lesson in (mix, polish_mix):
+        parts = writer.batch([run], replace(lesson(64), asks=20.), random.Random(0))
+        asked.append(sum(since in ids.tolist()
+                         for part, kinds in parts for ids in (
+                             part.ask_ids[0][part.branches[0] == branch]
+                             for branch in range(len(kinds)))))
+    assert 1.5 * asked[0] < asked[1] > 20
+
+
 def test_the_markers_loss_is_the_divergence_from_what_is_to_be_looked_at(untrained):
     memory = Memory(untrained[0], [None], protected=1)
     refs, live = torch.tensor([[0, 1, 1, NOTHING, 2, 3]]), torch.tensor([[[1., 4., 0., 1.]]])

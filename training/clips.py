@@ -16,7 +16,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 import random
 
@@ -78,6 +78,8 @@ class Mix:
         Frames before the first question: they only fill the memory.
     oldest : float
         How much more than other evidence the markers are to look at that of what came first.
+    often : mapping of str to int
+        How often topics are asked about, against the 1 of those that are not named.
     """
 
     frames: int
@@ -89,6 +91,7 @@ class Mix:
     remembered: float = .03
     quiet: int = 0
     oldest: float = 1.
+    often: Mapping[str, int] = field(default_factory=lambda: OFTEN)
 
 
 def bound(ids: Sequence[int], keys: Container[int], first: int) -> list[tuple[int, int]]:
@@ -271,7 +274,7 @@ class Writer:
         topics = [topic for topic in TOPICS[run.kind]
                   if topic.kind == ('now' if kind == 'now' else 'back')]
         for _ in range(20):
-            topic = dice.choices(topics, [OFTEN.get(topic.name, 1) for topic in topics])[0]
+            topic = dice.choices(topics, [mix.often.get(topic.name, 1) for topic in topics])[0]
             found = (self._never(run, ordinal, topic, dice) if kind == 'no'
                      else self._about(run, ordinal, topic, dice))
             if found is not None:

@@ -37,7 +37,7 @@ from typing import Any
 import torch
 
 from . import workers
-from .clips import Mix, Writer
+from .clips import Mix, OFTEN, Writer
 from .eyes import encode_all, Eyes
 from .lessons import (
     draw_policy,
@@ -150,8 +150,12 @@ def mix(frames: int) -> Mix:
 
 
 def polish_mix(frames: int) -> Mix:
-    """Say the same for the lesson `polish`: what came first is one token, to last for ever."""
-    return replace(mix(frames), oldest=OLDEST)
+    """
+    Say the same for the lesson `polish`.
+
+    What came first is one token, to last for ever; cones of several groups are to be added up.
+    """
+    return replace(mix(frames), oldest=OLDEST, often={**OFTEN, 'cones_since': 6})
 
 
 def words_mix(frames: int) -> Mix:
