@@ -224,11 +224,11 @@ class Writer:
             if self.status:
                 row.add([self.words[STATUS]])
                 row.markers.append(len(row.ids) - 1)
-                row.live.append({ref: 1. for _, ref in told.values()} | {
-                    ref: 1. if name != 'first' else mix.oldest
-                    for name, (value, frames) in sorted(
-                        run.back[ordinal].items(), key=lambda fact: fact[0] == 'first')
-                    for ref in self._sights(run, *self.topics[run.kind][name], value, frames)})
+                seen = {name: self._sights(run, *self.topics[run.kind][name], value, frames)
+                        for name, (value, frames) in run.back[ordinal].items()}
+                needed = {ref for _, ref in told.values()}.union(*seen.values())
+                row.live.append(dict.fromkeys(needed, 1.)
+                                | dict.fromkeys(seen.get('first', ()), mix.oldest))
             asks = 0. if ordinal < mix.quiet else mix.asks
             for _ in range(int(asks) + (dice.random() < asks % 1)):
                 ask = self._ask(run, ordinal, told, mix, dice)

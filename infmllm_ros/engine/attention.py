@@ -343,9 +343,9 @@ class Pass:
         """Attend by a function of rows and sums, and hand the slots window and evidence."""
         def sums(wanted: bool) -> torch.Tensor | None:
             return torch.zeros(heads, query.shape[1] // heads, held,
-                               device=device) if wanted else None
+                               device=query.device) if wanted else None
 
-        rows, device = None if self.rows is None else self.rows.to(query.device), query.device
+        rows = None if self.rows is None else self.rows.to(query.device)
         window = sums(slots is not None and rows is not None and self.among is None)
         final = sums(slots is not None and self.evidence)
         out = attend(rows, window, final)

@@ -23,7 +23,9 @@ layout alone: see docs/performance.md.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import product
 
 import torch
 from torch.nn import functional
@@ -34,7 +36,6 @@ from .errors import ModelError
 from .rope import rotate
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)     # that the kernel multiplies
-
 CLOSE = .03     # [of the largest] how near to torch the kernel must come: bfloat16's rounding
 
 
@@ -107,27 +108,28 @@ def try_fused(query: torch.Tensor, master: torch.Tensor, value: torch.Tensor, co
         If it fails, or differs by more than `CLOSE`.
     """
     heads, held = master.shape[1:3]
-    for part in query, query[:, :, -1:]:
-        last = torch.tensor([part.shape[2] - 1], device=query.device)
-        for asked in (False, True):
-            found = []
-            for attend in attend_rotating, attend_by_torch:
-                sums = torch.zeros(2, heads, query.shape[1] // heads, held,
-                                   device=query.device).unbind(0) if asked else ()
-                try:
-                    out = attend(part, master, value, cos, sin, scaling, kind,
-                                 last if asked else None, *sums)
-                except torch.OutOfMemoryError:
-                    raise
-                except Exception as error:  # noqa: B902 whatever a compiler may raise
-                    reason = str(error).strip().partition('\n')[0]
-                    raise _refusal(f'fails here ({type(error).__name__}: {reason})') from error
-                found.append((out, *sums))
-            for one, other in zip(*found, strict=True):
-                off = ((one - other).abs().max() / other.abs().max()).item()
-                if not off <= CLOSE:    # nor NaN
-                    raise _refusal(f'is off by {off:.2g} of the largest number, where {CLOSE} '
-                                   'would be rounding')
+
+    def attempt(attend: Callable[..., torch.Tensor], part: torch.Tensor, asked: bool,
+                ) -> tuple[torch.Tensor, ...]:
+        last = torch.tensor([part.shape[2] - 1], device=part.device) if asked else None
+        sums = torch.zeros(2, heads, part.shape[1] // heads, held,
+                           device=part.device).unbind(0) if asked else ()
+        return attend(part, master, value, cos, sin, scaling, kind, last, *sums), *sums
+
+    for part, asked in product((query, query[:, :, -1:]), (False, True)):
+        try:
+            found, expected = (attempt(attend, part, asked)
+                               for attend in (attend_rotating, attend_by_torch))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # noqa: B902 whatever a compiler may raise
+            reason = str(error).strip().partition('\n')[0]
+            raise _refusal(f'fails here ({type(error).__name__}: {reason})') from error
+        for one, other in zip(found, expected, strict=True):
+            off = ((one - other).abs().max() / other.abs().max()).item()
+            if not off <= CLOSE:    # nor NaN
+                raise _refusal(f'is off by {off:.2g} of the largest number, where {CLOSE} would '
+                               'be rounding')
 
 
 def _refusal(what: str) -> ModelError:
