@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import random
 from typing import Any
 
+from infmllm_ros.bundled import MODEL_POLICY
 from infmllm_ros.engine import make_policy
 from infmllm_ros.engine.policies import Policy
 import numpy as np
@@ -113,6 +114,11 @@ def draw_policy(dice: random.Random, budgets: Sequence[int]) -> Policy:
         bias=dice.choice((0., .002, .004)))
 
 
+def shipped_policy(dice: random.Random, budgets: Sequence[int]) -> Policy:
+    """Draw no more than the budget of the policy: the rest is what the model ships with."""
+    return make_policy('saddle', budget=dice.choice(budgets), **MODEL_POLICY)
+
+
 class MemoryLesson:
     """
     Streams of frames and words, questions about them, and what must be kept.
@@ -133,13 +139,17 @@ class MemoryLesson:
         Whether attention is supervised; else answers are all that it learns from.
     benches : int
         How often a bench is drawn for each drive.
+    draw : Callable
+        Dice, budgets -> policy of a stream.
     """
 
     def __init__(self, model: Any, writer: Writer, runs: Sequence[Run], features: torch.Tensor,
                  phases: Sequence[Phase], budgets: Sequence[int],
-                 mix: Callable[[int], Mix], guided: bool = True, benches: int = 1) -> None:
+                 mix: Callable[[int], Mix], guided: bool = True, benches: int = 1,
+                 draw: Callable[[random.Random, Sequence[int]], Policy] = draw_policy) -> None:
         self.model, self.writer, self.runs, self.features = model, writer, runs, features
         self.phases, self.budgets, self.mix, self.guided = phases, budgets, mix, guided
+        self.draw = draw
         self.deck = [place for place, run in enumerate(runs)
                      for _ in range(benches if run.kind == 'bench' else 1)]
 
@@ -149,7 +159,7 @@ class MemoryLesson:
         frames = dice.choice(phase.frames)
         batch = min(phase.batch, max(FEWEST, phase.batch * 10 // frames))
         streaming = self.guided and dice.random() < phase.streaming
-        policies = [draw_policy(dice, self.budgets) if streaming else None for _ in range(batch)]
+        policies = [self.draw(dice, self.budgets) if streaming else None for _ in range(batch)]
         dice = random.Random(f'{dice.random()}/{workers.rank()}')
         return self.run(dice, frames, workers.mine(policies), score)[0]
 

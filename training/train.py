@@ -18,11 +18,13 @@ Train the bundled model: ``python -m training.train --work FOLDER``.
 ``--answers-only`` trains a stand-in for a stock model: no status tokens, no word of where to look,
 no eviction in training.
 
-Four lessons, each resumed from its checkpoint in the work folder: `eyes` (the vision tower, with
+Five lessons, each resumed from its checkpoint in the work folder: `eyes` (the vision tower, with
 throw-away classifiers), `words` (the decoder, on told facts only), `memory` (the decoder, on
-streams of frames and words with the policy evicting) and `polish` (the same on more worlds, most
-of them benches, some for long). The first two train different parameters; `memory` starts from
-both, `polish` from `memory`. The cores of the machine share every batch.
+streams of frames and words with the policy evicting), `polish` (the same on more worlds, most of
+them benches, some for long) and `finish` (once more, with larger budgets and the policy that the
+model ships with). The first two train different parameters; `memory` starts from both, each of the
+others from the one before, and what is exported in the end is the mean of what `polish` and
+`finish` end with. The cores of the machine share every batch.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from pathlib import Path
 import random
 from typing import Any
 
+from infmllm_ros.engine.policies import Policy
 import torch
 
 from . import workers
@@ -47,6 +50,7 @@ from .lessons import (
     noise_runs,
     Phase,
     Score,
+    shipped_policy,
     Turns,
 )
 from .model import (
@@ -66,7 +70,7 @@ LOUD = 64  # frames at the end of a stream in which questions are asked
 POLISH_MEMORY = .99  # of the mean of the weights, see `Trainer`
 OLDEST = 4.  # of what came first among all that is to be kept, in the lesson `polish`
 LONG = 1024  # frames of the streams whose memory is full of what has changed since
-LESSONS = 'eyes', 'words', 'memory', 'polish'
+LESSONS = 'eyes', 'words', 'memory', 'polish', 'finish'
 VALIDATION = 1_000_000  # first seed of the runs that are never trained on
 
 
@@ -102,6 +106,8 @@ class Recipe:
         Benches drawn for each drive: there is more to keep track of.
     long_share : float
         Of its steps, with long runs.
+    finish_steps, finish_budgets
+        Of the lesson `finish`, which is like `polish` but for them and the shipped policy.
     guided : bool
         Status tokens, supervised attention, and eviction in training; else answers only.
     """
@@ -134,6 +140,8 @@ class Recipe:
     polish_budgets: tuple[int, ...] = (128, 160, 192, 192, 384, 384, 768, 768)
     polish_benches: int = 3
     long_share: float = .4
+    finish_steps: int = 260
+    finish_budgets: tuple[int, ...] = (192, 384, 768, 768)
     guided: bool = True
 
 
@@ -211,11 +219,11 @@ def train(recipe: Recipe, work: Path, out: Path, only: Iterable[str], device: to
         lesson = MemoryLesson(model, writer, runs, noise, [Phase(1.01, (4, 6, 8), 48)],
                               recipe.budgets, words_mix, recipe.guided)
         reading.run(lesson, every, lambda: reading.score.share('told') > recipe.words_enough)
-    if not {'eyes', 'memory', 'polish'} & set(only):
+    if set(only) <= {'words'}:
         return
     if 'eyes' in only and not seeing.finished:
         _see(recipe, work, model, eyes['heads'], seeing, every)
-    if 'memory' in only or 'polish' in only:
+    if set(only) - {'eyes', 'words'}:
         writer.sights = eyes['heads'].sights()
         _remember(recipe, work, out, model, tokenizer, writer, only, device, every)
 
@@ -242,7 +250,7 @@ def _see(recipe: Recipe, work: Path, model: Any, heads: Eyes, seeing: Trainer,
 
 def _remember(recipe: Recipe, work: Path, out: Path, model: Any, tokenizer: Any, writer: Writer,
               only: Iterable[str], device: torch.device, every: int) -> None:
-    """Train the lessons `memory` and `polish`; export at every checkpoint."""
+    """Train `memory` and what follows; export at every checkpoint."""
     size = model.config.vision_config.image_size
     decoder = torch.nn.ModuleDict({'decoder': model.get_decoder()})
 
@@ -250,11 +258,12 @@ def _remember(recipe: Recipe, work: Path, out: Path, model: Any, tokenizer: Any,
         return render_runs(work / 'runs', seed, count, frames, size)
 
     def lesson(runs: list[Run], phases: Sequence[Phase], budgets: Sequence[int],
-               made_of: Callable[[int], Mix] = mix, benches: int = 1) -> MemoryLesson:
+               made_of: Callable[[int], Mix] = mix, benches: int = 1,
+               draw: Callable[..., Policy] = draw_policy) -> MemoryLesson:
         with reduced(device):
             features = encode_all(model, runs).float()
         return MemoryLesson(model, writer, runs, features, phases, budgets, made_of,
-                            recipe.guided, benches)
+                            recipe.guided, benches, draw)
 
     def check() -> bool:
         score, dice = Score(), random.Random(0)
@@ -275,15 +284,28 @@ def _remember(recipe: Recipe, work: Path, out: Path, model: Any, tokenizer: Any,
     test = lesson(render(VALIDATION, 50), recipe.phases, recipe.budgets)
     if 'memory' in only:
         memory.run(lesson(runs, recipe.phases, recipe.budgets), every, check)
-    if 'polish' in only and memory.finished:
-        polish = Trainer('polish', decoder, work, recipe.seed, recipe.polish_steps,
-                         recipe.polish_rate, device, POLISH_MEMORY)
-        rest = recipe.polish_budgets, polish_mix, recipe.polish_benches
-        runs += render(recipe.memory_runs, recipe.polish_runs)
-        long = render(recipe.memory_runs, recipe.long_runs, LONG)
-        polish.run(Turns((lesson(runs, [recipe.polish_phase], *rest),
-                          lesson(long, [recipe.long_phase], *rest)),
-                         (1 - recipe.long_share, recipe.long_share)), every, check)
+    if not memory.finished or not {'polish', 'finish'} & set(only):
+        return
+    runs += render(recipe.memory_runs, recipe.polish_runs)
+    long = render(recipe.memory_runs, recipe.long_runs, LONG)
+
+    def longer(name: str, steps: int, budgets: Sequence[int], draw: Callable[..., Policy],
+               beside: dict[str, torch.Tensor] | None = None) -> Trainer:
+        trainer = Trainer(name, decoder, work, recipe.seed, steps, recipe.polish_rate, device,
+                          POLISH_MEMORY, beside)
+        if name in only and not trainer.finished:
+            rest = budgets, polish_mix, recipe.polish_benches, draw
+            trainer.run(Turns((lesson(runs, [recipe.polish_phase], *rest),
+                               lesson(long, [recipe.long_phase], *rest)),
+                              (1 - recipe.long_share, recipe.long_share)), every, check)
+        return trainer
+
+    polish = longer('polish', recipe.polish_steps, recipe.polish_budgets, draw_policy)
+    if polish.finished:
+        with polish.averaged():     # where `finish` begins
+            polished = {name: value.clone() for name, value in polish.modules.state_dict().items()}
+        polish.modules.load_state_dict(polished)
+        longer('finish', recipe.finish_steps, recipe.finish_budgets, shipped_policy, polished)
 
 
 def main() -> None:
@@ -311,7 +333,7 @@ def main() -> None:
     recipe = Recipe(seed=options.seed)
     if options.answers_only:
         recipe = replace(recipe, guided=False, phases=recipe.phases[:3])
-        options.only = [name for name in options.only if name != 'polish']
+        options.only = [name for name in options.only if name not in ('polish', 'finish')]
     if options.steps:
         recipe = replace(recipe, memory_steps=options.steps)
     workers.spread(options.workers, train, recipe, options.work, options.out, options.only,

@@ -59,11 +59,15 @@ class Trainer:
     memory : float
         How much of the running mean of the weights each step leaves, which then is what is checked
         and exported; 0: the weights themselves are.
+    beside : dict of str to torch.Tensor, optional
+        Weights to be averaged with that mean, half and half, in what is checked and exported.
     """
 
     def __init__(self, name: str, modules: dict[str, torch.nn.Module], work: Path, seed: int,
-                 steps: int, rate: float, device: torch.device, memory: float = 0.) -> None:
+                 steps: int, rate: float, device: torch.device, memory: float = 0.,
+                 beside: dict[str, torch.Tensor] | None = None) -> None:
         self.name, self.modules = name, torch.nn.ModuleDict(modules)
+        self.beside = beside
         self.seed, self.steps = seed, steps
         self.path, self.device, self.rate, self.done = work / f'{name}.pt', device, rate, 0
         self.parameters = [p for module in modules.values() for p in module.parameters()
@@ -118,7 +122,9 @@ class Trainer:
             yield
             return
         own = deepcopy(self.modules.state_dict())
-        self.modules.load_state_dict(self.mean.module.state_dict())
+        self.modules.load_state_dict(self.mean.module.state_dict() if self.beside is None else {
+            name: (value + self.beside[name]) / 2
+            for name, value in self.mean.module.state_dict().items()})
         try:
             yield
         finally:
