@@ -129,4 +129,5 @@ def test_any_set_of_parameters(data, names, policy, budget, short):
     else:
         tried['sets of parameters that work'] += 1
         stats = session.stats()
-        assert stats.tokens <= stats.budget and stats.frames_seen == 3
+        assert stats.tokens <= stats.budget
+        assert stats.frames_seen + stats.frames_skipped == 3    # live_vlm skips what repeats
