@@ -14,19 +14,13 @@
 
 """The one command trains lesson after lesson, and exports the mean of what the last two give."""
 
+from test_training import SHAPE
 import torch
 from transformers import AutoModelForImageTextToText
 
 from training import train as command  # noqa: I100
 from training.lessons import Phase, shipped_policy
 from training.train import LESSONS, Recipe, train
-
-SHAPE = {
-    'vision': {'image_size': 64, 'patch_size': 16, 'hidden_size': 32, 'intermediate_size': 64,
-               'num_hidden_layers': 1, 'num_attention_heads': 2},
-    'text': {'hidden_size': 32, 'intermediate_size': 64, 'num_hidden_layers': 3,
-             'num_attention_heads': 4, 'num_key_value_heads': 2},
-}
 
 
 def _decoder(state, prefix):

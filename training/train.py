@@ -302,9 +302,8 @@ def _remember(recipe: Recipe, work: Path, out: Path, model: Any, tokenizer: Any,
 
     polish = longer('polish', recipe.polish_steps, recipe.polish_budgets, draw_policy)
     if polish.finished:
-        with polish.averaged():     # where `finish` begins
-            polished = {name: value.clone() for name, value in polish.modules.state_dict().items()}
-        polish.modules.load_state_dict(polished)
+        polished = polish.mean.module.state_dict()
+        polish.modules.load_state_dict(polished)        # where `finish` begins
         longer('finish', recipe.finish_steps, recipe.finish_budgets, shipped_policy, polished)
 
 
