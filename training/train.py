@@ -32,6 +32,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 import random
 from typing import Any
@@ -257,13 +258,15 @@ def _remember(recipe: Recipe, work: Path, out: Path, model: Any, tokenizer: Any,
     def render(seed: int, count: int, frames: int = recipe.memory_frames) -> list[Run]:
         return render_runs(work / 'runs', seed, count, frames, size)
 
-    def lesson(runs: list[Run], phases: Sequence[Phase], budgets: Sequence[int],
-               made_of: Callable[[int], Mix] = mix, benches: int = 1,
-               draw: Callable[..., Policy] = draw_policy) -> MemoryLesson:
+    def encoded(runs: list[Run]) -> tuple[list[Run], torch.Tensor]:
         with reduced(device):
-            features = encode_all(model, runs).float()
-        return MemoryLesson(model, writer, runs, features, phases, budgets, made_of,
-                            recipe.guided, benches, draw)
+            return runs, encode_all(model, runs).float()
+
+    def lesson(seen: tuple[list[Run], torch.Tensor], phases: Sequence[Phase],
+               budgets: Sequence[int], made_of: Callable[[int], Mix] = mix, benches: int = 1,
+               draw: Callable[..., Policy] = draw_policy) -> MemoryLesson:
+        return MemoryLesson(model, writer, *seen, phases, budgets, made_of, recipe.guided,
+                            benches, draw)
 
     def check() -> bool:
         score, dice = Score(), random.Random(0)
@@ -281,13 +284,17 @@ def _remember(recipe: Recipe, work: Path, out: Path, model: Any, tokenizer: Any,
     memory = Trainer('memory', decoder, work, recipe.seed, recipe.memory_steps,
                      recipe.memory_rate, device)
     settle(model, runs)
-    test = lesson(render(VALIDATION, 50), recipe.phases, recipe.budgets)
+    test = lesson(encoded(render(VALIDATION, 50)), recipe.phases, recipe.budgets)
     if 'memory' in only:
-        memory.run(lesson(runs, recipe.phases, recipe.budgets), every, check)
+        memory.run(lesson(encoded(runs), recipe.phases, recipe.budgets), every, check)
     if not memory.finished or not {'polish', 'finish'} & set(only):
         return
-    runs += render(recipe.memory_runs, recipe.polish_runs)
-    long = render(recipe.memory_runs, recipe.long_runs, LONG)
+
+    @cache
+    def worlds() -> tuple[tuple[list[Run], torch.Tensor], ...]:
+        """Encode once what both lessons draw from."""
+        return (encoded(runs + render(recipe.memory_runs, recipe.polish_runs)),
+                encoded(render(recipe.memory_runs, recipe.long_runs, LONG)))
 
     def longer(name: str, steps: int, budgets: Sequence[int], draw: Callable[..., Policy],
                beside: dict[str, torch.Tensor] | None = None) -> Trainer:
@@ -295,8 +302,9 @@ def _remember(recipe: Recipe, work: Path, out: Path, model: Any, tokenizer: Any,
                           POLISH_MEMORY, beside)
         if name in only and not trainer.finished:
             rest = budgets, polish_mix, recipe.polish_benches, draw
-            trainer.run(Turns((lesson(runs, [recipe.polish_phase], *rest),
-                               lesson(long, [recipe.long_phase], *rest)),
+            near, far = worlds()
+            trainer.run(Turns((lesson(near, [recipe.polish_phase], *rest),
+                               lesson(far, [recipe.long_phase], *rest)),
                               (1 - recipe.long_share, recipe.long_share)), every, check)
         return trainer
 
