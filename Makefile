@@ -39,7 +39,7 @@ setup: $(DONE)/package $(DONE)/msgs
 
 test: setup $(if $(CI),browser)
 	@# three on two cores: tests of the node wait for other processes about half of their time
-	$(RUN) $(VENV)/bin/python -m pytest -n 3 --dist loadfile --timeout 300
+	$(RUN) $(VENV)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --timeout 300
 
 # Pages are looked at in a browser, where there is one. A CI machine gets Debian's, if it may.
 browser:

@@ -14,6 +14,7 @@
 
 """Fixtures for tests that start nodes; those that need ROS skip without it."""
 
+from collections import Counter
 from contextlib import suppress
 import fcntl
 import importlib
@@ -37,6 +38,17 @@ def ros():
     pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
     pytest.importorskip('infmllm_msgs', reason='needs the interface package infmllm_msgs')
     return importlib.import_module('ros_robot')
+
+
+def pytest_collection_modifyitems(items):
+    """Mix files of each folder evenly: those that wait for processes, and those that compute."""
+    files = dict.fromkeys(item.path for item in items)
+    folders = Counter(path.parent for path in files)
+    turn, place = Counter(), {}
+    for path in files:
+        place[path] = turn[path.parent] / folders[path.parent]
+        turn[path.parent] += 1
+    items.sort(key=lambda item: place[item.path])  # files of equal place stay in order
 
 
 @pytest.fixture(scope='session')

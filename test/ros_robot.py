@@ -153,6 +153,12 @@ class Robot:
         self.node.create_subscription(kind, topic, take if TELLS_TIMES else lambda message: take(
             message, {'source_timestamp': time.time_ns()}), 1000)
 
+    def inside(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call in the thread that spins: an endpoint destroyed beside it may end it."""
+        task = self._executor.create_task(function, *arguments)
+        wait_for(task.done, f'{function.__name__} is done')
+        return task.result()
+
     def fresh(self, topic: str, since: int = 0) -> Callable[[], list[Any]]:
         """
         Give what lists the messages that were sent after a time [ns], by default after now.
@@ -270,7 +276,7 @@ class Robot:
                 except AssertionError:
                     client.remove_pending_request(future)
         finally:
-            self.node.destroy_client(client)
+            self.inside(self.node.destroy_client, client)
         raise AssertionError('the node does not respond')
 
     def call(self, name: str, request: Any) -> Any:

@@ -189,7 +189,7 @@ def test_what_the_middleware_loses_costs_images_and_nothing_else(node, robot):
     assert after.frames_received == (
         after.frames_seen + after.frames_skipped + after.frames_dropped + after.frames_similar
         + after.images_bad + after.frames_failed)
-    robot.node.destroy_publisher(lossy)
+    robot.inside(robot.node.destroy_publisher, lossy)
     assert right(robot)
 
 

@@ -121,7 +121,7 @@ def latest(robot):
     late = robot.node.create_subscription(NodeState, 'state', got.append, QoSProfile(
         depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
     wait_for(lambda: got, 'the state')
-    robot.node.destroy_subscription(late)
+    robot.inside(robot.node.destroy_subscription, late)
     return got[-1]
 
 

@@ -309,7 +309,7 @@ def test_compressed_images_an_incompatible_camera_and_a_clock_that_never_starts(
     assert status.level == b'\x02'
     assert f'qos_overrides.{topic}.subscription.reliability' in status.message
     robot.diagnostic('quality of service', lambda s: topic in s.message, 'other')
-    robot.node.destroy_publisher(best_effort)
+    robot.inside(robot.node.destroy_publisher, best_effort)
     robot.diagnostic('quality of service', lambda s: s.level == b'\x00', 'other')
 
     publisher = robot.node.create_publisher(CompressedImage, topic, 1)

@@ -142,8 +142,10 @@ def test_an_input_that_changes_while_it_is_replayed_is_done_again(inputs, tmp_pa
 
 
 @pytest.mark.timeout(900)  # three processes import torch
-def test_a_cluster_loses_a_worker_and_nothing_else(inputs, replay, tmp_path):
+def test_a_cluster_loses_a_worker_and_nothing_else(inputs, replay, tmp_path, monkeypatch):
     ray = pytest.importorskip('ray', reason='the cluster is Ray')
+    # other tests would starve them for minutes: Ray gives its workers a low priority
+    monkeypatch.setenv('RAY_worker_niceness', '0')
     victims, over = [], threading.Event()
 
     def kill() -> None:
