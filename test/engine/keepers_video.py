@@ -139,8 +139,7 @@ class InfiniPotReference(Keeper):
         tokens, store = self.held[unit], self.oracle.store[unit[0]][unit[1]]
         keys = [key for key, _, _ in store]
         if self.keys == 'rotated':
-            places = self.oracle._places(tokens)
-            keys = [self.oracle._rotate(key, place) for key, place in zip(keys, places)]
+            keys = self.oracle._rotate(np.stack(keys), self.oracle._places(tokens))
         out = []
         for token, key in zip(tokens, keys):
             alike = [key @ keys[at] / np.linalg.norm(key) / np.linalg.norm(keys[at])

@@ -100,11 +100,11 @@ class TinyLlama:
             return [(at, at, at) for at in range(len(tokens))]
         return packed_positions(tokens)
 
-    def _rotate(self, x, place):
-        along = place[0] if self.axes is None else np.array(place)[self.axes]
-        angle = np.concatenate([along * self.turns] * 2)
-        first, second = np.split(x, 2)
-        return x * np.cos(angle) + np.concatenate([-second, first]) * np.sin(angle)
+    def _rotate(self, x, places):
+        along = np.array(places)[:, [0] if self.axes is None else self.axes]
+        angle = np.tile(along * self.turns, 2)
+        first, second = np.split(x, 2, axis=1)
+        return x * np.cos(angle) + np.concatenate([-second, first], axis=1) * np.sin(angle)
 
     def feed(self, tokens: list[Token], sight=None) -> list[np.ndarray]:
         """
@@ -126,17 +126,16 @@ class TinyLlama:
             attention, mixed = [], np.zeros_like(query)
             old = len(self.store[layer][0])
             known = list(range(old) if sight is None else sight(layer, query))
+            before = len(known)
             for head in range(self.heads):
-                group = head * self.groups // self.heads
-                store = self.store[layer][group]
                 if head % (self.heads // self.groups) == 0:
+                    group = head * self.groups // self.heads
+                    store = self.store[layer][group]
                     store += list(zip(key[:, group], value[:, group], tokens))
-                before = len(known)
-                store = [store[slot] for slot in [*known, *range(old, old + len(x))]]
-                places = self._places([token for _, _, token in store])
-                keys = np.stack([self._rotate(k, at) for at, (k, _, _) in zip(places, store)])
-                asks = np.stack([
-                    self._rotate(q, at) for at, q in zip(places[before:], query[:, head])])
+                    store = [store[slot] for slot in [*known, *range(old, old + len(x))]]
+                    places = self._places([token for _, _, token in store])
+                    keys = self._rotate(np.stack([k for k, _, _ in store]), places)
+                asks = self._rotate(query[:, head], places[before:])
                 scores = asks @ keys.T / math.sqrt(keys.shape[1])
                 for row in range(len(x)):
                     scores[row, before + row + 1:] = -np.inf

@@ -24,7 +24,7 @@ from infmllm_ros.engine import load_model, MemoryFileError, persist, StreamingSe
 import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
-from zoo import cells, folder, holders, load, POLICIES, session, show, words
+from zoo import cells, folder, holders, load, session, show, words
 
 FAMILIES = ('smolvlm', 'qwen2_5_vl', 'llama', 'gemma3', 'lfm2_vl', 'qwen3_5_text')
 
