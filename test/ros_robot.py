@@ -19,8 +19,10 @@ from __future__ import annotations
 import array
 from collections import defaultdict
 from collections.abc import Callable
+import multiprocessing
 import os
 from pathlib import Path
+import runpy
 import signal
 import subprocess
 import sys
@@ -43,6 +45,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+os.environ.setdefault('HF_HUB_OFFLINE', '1')
 TIMEOUT = 180.0  # [s] for anything that should happen, on a busy machine; else it comes in a few
 OUTPUTS = {'answer': Answer, 'answer_text': String, 'answer_stream': AnswerChunk,
            'cache_stats': CacheStats, '/diagnostics': DiagnosticArray}
@@ -63,11 +66,56 @@ def wait_for(condition: Callable[[], Any], what: str, timeout: float = TIMEOUT) 
     raise AssertionError(f'not within {timeout} s: {what}')
 
 
+def be_node(arguments: list[str], env: dict[str, str], log: str) -> None:
+    """Be the process `python -m infmllm_ros.node`, whose modules are already imported."""
+    os.environ.update(env)
+    with open(log, 'wb') as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.argv = [PROGRAM[1], *arguments]
+    runpy.run_module(PROGRAM[1], run_name='__main__', alter_sys=True)
+
+
+class Forked:
+    """
+    A node forked off a process that has torch and transformers imported: that takes seconds.
+
+    It can be asked what a `subprocess.Popen` can.
+    """
+
+    _server = multiprocessing.get_context('forkserver')
+    _server.set_forkserver_preload(['infmllm_ros.node.node'])
+
+    def __init__(self, *what: Any):
+        self._process = self._server.Process(target=be_node, args=what, daemon=True)
+        self._process.start()
+
+    def poll(self) -> int | None:
+        """Give the exit code, if it has ended."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; returns the exit code."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(PROGRAM, timeout or 0)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, if it has not ended."""
+        if self.poll() is None:
+            os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
 class NodeProcess:
-    """The node under test, started as a user starts it."""
+    """The node under test: a process of its own, or, given a program, one as a user starts it."""
 
     def __init__(self, folder: Path, domain: int, parameters: dict[str, Any],
-                 arguments: tuple[str, ...] = (), program: tuple[str, ...] = PROGRAM):
+                 arguments: tuple[str, ...] = (), program: tuple[str, ...] = ()):
         """Start the process."""
         flags = [word for name, value in parameters.items()
                  for word in ('-p', f'{name}:={value}')]
@@ -75,10 +123,14 @@ class NodeProcess:
                    ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST', OMP_NUM_THREADS='1',
                    PYTHONUNBUFFERED='1', HF_HUB_OFFLINE='1')
         self.log_file = folder / 'node.log'
-        self._log = self.log_file.open('wb')
-        self.process = subprocess.Popen(
-            [sys.executable, *program, '--ros-args', *flags, *arguments],
-            env=env, stdout=self._log, stderr=subprocess.STDOUT)
+        flags = ['--ros-args', *flags, *arguments]
+        if not program:
+            self.log_file.touch()
+            self.process = Forked(flags, env, str(self.log_file))
+            return
+        with self.log_file.open('wb') as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *program, *flags], env=env, stdout=log, stderr=subprocess.STDOUT)
 
     @property
     def log(self) -> str:
@@ -107,7 +159,6 @@ class NodeProcess:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        self._log.close()
 
 
 class Robot:

@@ -142,7 +142,7 @@ def tutorial(start, domain, tmp_path_factory):
     words = command('python -m infmllm_ros.node')
     words = [re.sub(r'([\w]+\.yaml)$', lambda file: str(folder / file[1]), word)
              for word in words[words.index('--ros-args') + 1:]]
-    node = start({}, *words)
+    node = start({}, *words, program=('-m', 'infmllm_ros.node'))
     node.wait_for_log('active: images from')
     return begin
 

@@ -41,7 +41,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / 'README.md'
 PAGES = [page for page in sorted(ROOT.glob('docs/*.md')) if page.stem != 'layout']
 TIMEOUT = 180   # [s] for anything, on a busy machine
-SHORTER = {r'python -m benchmarks\.flatness': '--frames 390 --window 130 --out .',
+SHORTER = {r'python -m benchmarks\.flatness': '--frames 180 --window 60 --out .',
            r'ros2 topic echo (?!.*--once)': '--once',
            r'ros2 run infmllm_ros check$': 'Qwen/Qwen3-VL-2B-Instruct --budget 4096'}
 # how a command of the README is run: by the test of that name

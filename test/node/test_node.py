@@ -25,7 +25,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 pytest.importorskip('infmllm_msgs', reason='needs the interface package infmllm_msgs')
 from infmllm_msgs.msg import CacheStats  # noqa: E402, I100
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
-from ros_robot import ns, wait_for  # noqa: E402
+from ros_robot import ns, PROGRAM, wait_for  # noqa: E402
 from sensor_msgs.msg import CompressedImage  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 
@@ -39,7 +39,7 @@ def node(start, robot, tiny):
     node = start({
         'model': tiny, 'autostart': 'true', 'budget_tokens': BUDGET, 'stats_period': 0.05,
         'max_question_tokens': 96, 'max_answer_tokens': MOST, 'max_query_chars': 1000,
-        'query_queue_size': 2, 'image_timeout': 1.0, 'cameras': '[front]'})
+        'query_queue_size': 2, 'image_timeout': 1.0, 'cameras': '[front]'}, program=PROGRAM)
     node.wait_for_log('active: images from')
     robot.meet()
     return node

@@ -21,7 +21,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 pytest.importorskip('infmllm_msgs', reason='needs the interface package infmllm_msgs')
-from ros_robot import wait_for  # noqa: E402
+from ros_robot import PROGRAM, wait_for  # noqa: E402
 
 LOADING = """
 import time
@@ -57,9 +57,9 @@ def ended(start, tmp_path_factory):
     wrong = tmp_path_factory.mktemp('yaml') / 'wrong.yaml'
     wrong.write_text('/**:\n  ros__parameters:\n    temperature: 1\n')
     nodes = {
-        'missing file': start({}, '--params-file', '/no/such/file.yaml'),
-        'broken file': start({}, '--params-file', str(broken)),
-        'wrong type': start({}, '--params-file', str(wrong)),
+        'missing file': start({}, '--params-file', '/no/such/file.yaml', program=PROGRAM),
+        'broken file': start({}, '--params-file', str(broken), program=PROGRAM),
+        'wrong type': start({}, '--params-file', str(wrong), program=PROGRAM),
     }
     return {name: (node, node.process.wait(120)) for name, node in nodes.items()}
 
@@ -84,7 +84,7 @@ def answering(start, robot, tiny):
     """Start two nodes, and have both in the middle of an answer."""
     nodes = [start({'model': tiny, 'autostart': 'true', 'budget_tokens': 256,
                     'stats_period': 0.05, 'max_question_tokens': 96, 'max_answer_tokens': 2000},
-                   '-r', f'__node:={name}') for name in ('first', 'second')]
+                   '-r', f'__node:={name}', program=PROGRAM) for name in ('first', 'second')]
     for node in nodes:
         node.wait_for_log('active: images from')
     wait_for(lambda: robot.images.get_subscription_count() == 2, 'both subscribe to images')
