@@ -84,7 +84,7 @@ ROPES = {  # every 1-D scaling that a Llama configuration takes
 
 
 def cells(families=FAMILIES, rows=POLICIES):
-    """List every sixth cell of the matrix, each family and row at least once; all in a long run."""
+    """List every sixth cell of the matrix, each row and column at least once; if long, all."""
     step = 1 if os.environ.get('INFMLLM_CASES') else min(6, len(families), len(rows))
     return [(family, row) for number, family in enumerate(families)
             for place, row in enumerate(rows) if (number + place) % step == 0]
