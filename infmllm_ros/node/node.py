@@ -265,6 +265,7 @@ class InfmllmNode(PrintableLog, LifecycleNode):
 
     def _exit(self, reason: str) -> None:
         """End the process, so that a supervisor starts it again."""
+        self._ends.flush(PATIENCE)  # else those who asked might never hear that it failed
         self.exit_code = STATUS
         rclpy.try_shutdown(context=self.context)
 

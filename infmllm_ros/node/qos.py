@@ -17,10 +17,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import time
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from infmllm_ros.node.diagnostics import OK, status, WARN
+from rclpy.duration import Duration
 from rclpy.qos import (
     DurabilityPolicy,
     qos_check_compatible,
@@ -107,6 +109,16 @@ class Endpoints:
         except Exception:
             if self._node.context.ok():
                 raise
+
+    def flush(self, seconds: float) -> bool:
+        """Wait until reliable subscribers have what was published; False if it takes longer."""
+        end = time.monotonic() + seconds
+        try:
+            return all(publisher.wait_for_all_acked(
+                Duration(seconds=max(0.0, end - time.monotonic())))
+                for publisher in list(self._node.publishers))
+        except RuntimeError:  # a middleware that cannot tell
+            return False
 
     def unsubscribe(self, subscription: Any) -> None:
         """End a subscription."""

@@ -28,6 +28,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 pytest.importorskip('infmllm_msgs', reason='needs the interface package infmllm_msgs')
+from infmllm_ros.node.qos import Endpoints  # noqa: E402, I100
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402, I100
 from ros_robot import ns, TIMEOUT, wait_for  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
@@ -191,6 +192,18 @@ def test_what_the_middleware_loses_costs_images_and_nothing_else(node, robot):
         + after.images_bad + after.frames_failed)
     robot.inside(robot.node.destroy_publisher, lossy)
     assert right(robot)
+
+
+def test_what_was_published_is_waited_for_as_long_as_somebody_has_not_got_it(node, robot):
+    ends = Endpoints(robot.node)
+    wait_for(lambda: ends.flush(0), 'all has arrived')
+    node.process.send_signal(signal.SIGSTOP)
+    try:
+        robot.tells.publish(String(data=FACT))
+        assert not ends.flush(0.2)
+    finally:
+        node.process.send_signal(signal.SIGCONT)
+    assert ends.flush(TIMEOUT)
 
 
 @pytest.fixture
