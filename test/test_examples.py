@@ -142,7 +142,8 @@ def tutorial(start, domain, tmp_path_factory):
     words = command('python -m infmllm_ros.node')
     words = [re.sub(r'([\w]+\.yaml)$', lambda file: str(folder / file[1]), word)
              for word in words[words.index('--ros-args') + 1:]]
-    node = start({}, *words, program=('-m', 'infmllm_ros.node'))
+    from ros_robot import PROGRAM
+    node = start({}, *words, program=PROGRAM)
     node.wait_for_log('active: images from')
     return begin
 

@@ -17,10 +17,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-import time
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
+from infmllm_ros.node import waiting
 from infmllm_ros.node.diagnostics import OK, status, WARN
 from rclpy.duration import Duration
 from rclpy.qos import (
@@ -112,11 +112,12 @@ class Endpoints:
 
     def flush(self, seconds: float) -> bool:
         """Wait until reliable subscribers have what was published; False if it takes longer."""
-        end = time.monotonic() + seconds
+        def arrive(timeout: float) -> bool:
+            return all(publisher.wait_for_all_acked(Duration(seconds=timeout))
+                       for publisher in self._node.publishers)
+
         try:
-            return all(publisher.wait_for_all_acked(
-                Duration(seconds=max(0.0, end - time.monotonic())))
-                for publisher in list(self._node.publishers))
+            return waiting.succeeds(arrive, self._node.context.ok, seconds)
         except RuntimeError:  # a middleware that cannot tell
             return False
 

@@ -32,7 +32,19 @@ import pytest
 from references import logits_plainly, TinyLlama
 from tape import same_prediction, Tape, text_tokens
 import zoo
-from zoo import cells, changed, load, ONE_HEAD, ONE_LAYER, plain, POLICIES, session, SIGHTED, words
+from zoo import (
+    cells,
+    changed,
+    EVICTING,
+    load,
+    ONE_HEAD,
+    ONE_LAYER,
+    plain,
+    POLICIES,
+    session,
+    SIGHTED,
+    words,
+)
 
 TOLERANCE = 1e-5
 TWO_LAYERS = changed(num_hidden_layers=2)
@@ -59,8 +71,7 @@ def lived(family, row, changes, budget=160, chunk=90, **fields):
     return target, stream
 
 
-@pytest.mark.parametrize(('family', 'row'), cells(
-    SIGHTED, [row for row in POLICIES if row != 'full']))
+@pytest.mark.parametrize(('family', 'row'), cells(SIGHTED, EVICTING))
 def test_after_backlogs_logits_are_those_of_the_kept_tokens_alone(family, row):
     changes = ONE_HEAD if POLICIES[row][1].get('scope') == 'head' else ONE_LAYER
     target, stream = lived(family, row, changes)

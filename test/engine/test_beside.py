@@ -19,19 +19,18 @@ from infmllm_ros.engine.plain import plain_inputs, Shown
 import pytest
 import torch
 from zoo import (
+    cells,
+    EVICTING,
     FAMILIES,
     folder,
     load,
     picture,
     plain,
-    POLICIES,
     session,
     show,
     SIGHTED,
     words,
 )
-
-EVICTING = [row for row in POLICIES if row != 'full']
 
 
 def generate(model, ids):
@@ -90,7 +89,8 @@ def test_a_plain_forward_with_pixels_works_beside_a_session(family):
 
 
 @pytest.mark.parametrize(('family', 'row'), [
-    (family, EVICTING[number % len(EVICTING)]) for number, family in enumerate(FAMILIES)])
+    *((family, 'recent_frames') for family in FAMILIES),
+    *cells(['qwen2_5_vl'], EVICTING)])
 def test_two_sessions_of_one_model_do_not_disturb_each_other(family, row):
     model = load(family)
     rows = ('saddle', row)

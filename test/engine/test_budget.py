@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from infmllm_ros.engine import ContextFull
 import pytest
 import zoo
-from zoo import cells, load, picture, POLICIES, session, words
+from zoo import cells, EVICTING, load, picture, session, words
 
 BUDGET = 160
 
@@ -72,7 +72,7 @@ def test_no_layer_exceeds_the_budget_and_no_buffer_moves(family, row, events):
 
 
 @pytest.mark.parametrize(('family', 'row'), cells(
-    ['llama', 'qwen2_5_vl', 'qwen3_vl'], [row for row in POLICIES if row != 'full']))
+    ['llama', 'qwen2_5_vl', 'qwen3_vl'], EVICTING))
 def test_no_position_reaches_the_context_limit(family, row, monkeypatch):
     limit = 320
     changes = zoo.changed(max_position_embeddings=limit)

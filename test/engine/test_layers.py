@@ -24,11 +24,11 @@ import torch
 from zoo import (
     cells,
     changed,
+    EVICTING,
     holders,
     load,
     picture,
     plain,
-    POLICIES,
     policy,
     ROPES,
     session,
@@ -169,7 +169,7 @@ def live(family, row, changes):
 @pytest.mark.parametrize(('family', 'other', 'row'), [(*kind, row) for kind, row in cells(
     [('gemma3_text', SLIDING), ('gemma4_text', SLIDING), ('qwen2', SLIDING), ('lfm2', CONV),
      ('qwen3_next', LINEAR), ('qwen3_5_text', LINEAR)],
-    [row for row in POLICIES if row != 'full'])])
+    EVICTING)])
 def test_what_is_evicted_is_gone_from_full_layers_only(family, other, row):
     """
     Take the first layer's output over the whole stream, and the second's on what is kept.

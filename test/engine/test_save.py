@@ -24,7 +24,7 @@ from infmllm_ros.engine import load_model, MemoryFileError, persist, StreamingSe
 import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
-from zoo import cells, folder, holders, load, session, show, words
+from zoo import folder, holders, load, POLICIES, session, show, words
 
 FAMILIES = ('smolvlm', 'qwen2_5_vl', 'llama', 'gemma3', 'lfm2_vl', 'qwen3_5_text')
 
@@ -61,18 +61,19 @@ def lived(family, row):
 def test_a_new_process_remembers_and_answers_alike(tmp_path):
     import torch
     work, expected = [], []
-    for family, row in cells(FAMILIES):
-        target = lived(family, row)
-        path = tmp_path / f'{family}-{row}.memory'
-        target.save(path)
-        work.append((str(folder(family)), str(path)))
-        kept = [target.kept(layer).tolist() for layer in holders(target)]
-        answer = target.answer('Where is the cup?', max_tokens=8)
-        target.tell(torch.arange(40, 70))  # the policy's own scores must have come along
-        expected.append([kept, answer.text, answer.stamp_ns,
-                         [list(vars(e).values()) for e in answer.evidence],
-                         target.kept(0).tolist(), target.stats().frames_seen,
-                         target.stats().tokens_seen])
+    for family in FAMILIES:
+        for row in POLICIES:
+            target = lived(family, row)
+            path = tmp_path / f'{family}-{row}.memory'
+            target.save(path)
+            work.append((str(folder(family)), str(path)))
+            kept = [target.kept(layer).tolist() for layer in holders(target)]
+            answer = target.answer('Where is the cup?', max_tokens=8)
+            target.tell(torch.arange(40, 70))  # the policy's own scores must have come along
+            expected.append([kept, answer.text, answer.stamp_ns,
+                             [list(vars(e).values()) for e in answer.evidence],
+                             target.kept(0).tolist(), target.stats().frames_seen,
+                             target.stats().tokens_seen])
     child = subprocess.run([sys.executable, '-c', REVIVE, json.dumps(work)],
                            capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert child.returncode == 0, child.stderr
