@@ -219,10 +219,10 @@ class SharedEyes:
         """Leave all else to the adapter."""
         return getattr(self._adapter, name)
 
-    def encode(self, model: Any, image: np.ndarray, seconds: float, label: str) -> Any:
+    def encode(self, model: Any, image: np.ndarray, seconds: float, *rest: Any) -> Any:
         """Turn a frame into a chunk, or find the one of this moment."""
         if seconds not in self._seen:
-            self._seen[seconds] = self._adapter.encode(model, image, seconds, label)
+            self._seen[seconds] = self._adapter.encode(model, image, seconds, *rest)
         return self._seen[seconds]
 
 

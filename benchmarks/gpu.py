@@ -17,15 +17,17 @@ The table of a GPU, in one command of less than eight minutes: frames, questions
 For each shape and budget, with random weights in bfloat16 and a full memory: frames a second
 (vision tower, prefill and eviction; one by one, and as a backlog), time to the first token of a
 question, tokens a second of an answer, peak memory over the weights, and the frames' times early
-and late in the stream. Beside each stands its floor: operations at the rate of a large matrix
-product, weights and memory read once at the bandwidth of a large copy, measured in the same run.
+and late in the stream. Passes are recorded as CUDA graphs (`engine/graphs.py`) where they can be;
+the same without is measured beside them, and what could not be recorded is told. Beside each
+stands its floor: operations at the rate of a large matrix product, weights and memory read once at
+the bandwidth of a large copy, measured in the same run.
 What does not fit is tried with half the budget. Last comes attention of all layers to as many keys
 that are stored un-rotated, by torch and by the kernel (`engine/fused_kernel.py`): how far that is
 from torch, or why it failed.
 
     python -m benchmarks.gpu [--shape LLaVA-OneVision-7B Qwen3-VL-2B] [--budget 4096 6144]
     [--frames 10000] [--minutes 7.5]        # all that the minutes allow of the frames
-    python -m benchmarks.gpu --layout fused     # with that kernel in the stream itself
+    python -m benchmarks.gpu --layout fused     # with that kernel in the stream itself, no graphs
     python -m benchmarks.gpu --device cpu --tiny --out /tmp     # whether it works, in seconds
 """
 
@@ -46,6 +48,7 @@ from infmllm_ros.engine import (
 )
 from infmllm_ros.engine.chunk import Chunk
 from infmllm_ros.engine.fused import attend_by_torch, attend_rotating, can_fuse
+from infmllm_ros.engine.graphs import SIGHTINGS
 from infmllm_ros.engine.layers import layer_specs
 from infmllm_ros.engine.policies import Role
 import torch
@@ -88,7 +91,7 @@ class Robot:
                  ) -> None:
         self.session = StreamingSession(
             model, make_policy(policy, budget), max_question=64, max_answer=64, chunk=2048,
-            layout=layout)
+            layout=layout, graphs=True)
         self.images = [picture(number) for number in range(BACKLOG)]
         self.device = model.device
 
@@ -113,9 +116,34 @@ class Robot:
         session.cache.rollback(mark)
 
     def median(self, call: Callable[[], object], rounds: int = ROUNDS) -> float:
-        """Time a call: the median of the seconds, after one that does not count."""
-        call()
+        """Time a call: the median of the seconds, after those in which graphs are recorded."""
+        for _ in range(SIGHTINGS + 1 if self.session.graphs else 1):
+            call()
         return median(timed(call, self.device).wall for _ in range(rounds))
+
+
+def launched(robot: Robot) -> dict[str, float]:
+    """Time what a robot does without graphs [ms], if it has some."""
+    graphs = robot.session.graphs
+    if graphs is None:
+        return {}
+    robot.session.graphs = None
+    try:
+        first = robot.median(robot.ask)
+        times = {'frame': robot.median(robot.see), 'first token': first,
+                 'token': (robot.median(lambda: robot.ask(TOKENS)) - first) / TOKENS}
+    finally:
+        robot.session.graphs = graphs
+    return {f'{name}, without graphs': 1e3 * value for name, value in times.items()}
+
+
+def recorded(robot: Robot) -> dict[str, str]:
+    """Say of each kind of work how many shapes of it were recorded, and why others were not."""
+    graphs = robot.session.graphs
+    return {} if graphs is None else {
+        name: f'{len(album.recordings)} shapes recorded' + ''.join(
+            f', one refused ({reason})' for reason in album.refused.values())
+        for name, album in (('passes', graphs.passes), ('looks', graphs.looks))}
 
 
 def rotating(robot: Robot, queries: int, held: int) -> tuple[dict[str, float], str]:
@@ -156,6 +184,7 @@ def measure(model: StreamingModel, policy: str, budget: int, layout: str, frames
         robot.see()
     token = (robot.median(lambda: robot.ask(TOKENS)) - (first := robot.median(robot.ask))) / TOKENS
     backlog = robot.median(robot.see_many, 3) / BACKLOG
+    plain = launched(robot)
     with sections() as counted:
         robot.see()
     held, size = robot.session.stats().tokens, model.adapter.frame_tokens
@@ -165,6 +194,7 @@ def measure(model: StreamingModel, policy: str, budget: int, layout: str, frames
     least['first token'] = sum(
         floors(model, counted, rate, len(question()), held + len(question()), False).values())
     least['token'] = sum(floors(model, counted, rate, 1, held + 1, False).values())
+    least |= {name: least[name.partition(',')[0]] for name in plain}
     windows: list[float] = []
     while len(windows) * WINDOW < frames and (len(windows) < 3 or perf_counter() < end_by):
         windows.append(1e3 * median(timed(robot.see, model.device).wall for _ in range(WINDOW)))
@@ -174,13 +204,14 @@ def measure(model: StreamingModel, policy: str, budget: int, layout: str, frames
         times, went[name] = rotating(robot, queries, held + queries)
         for how, value in times.items():
             what = f'un-rotated keys, {name}, {how}'
-            rotated[what] = round(value, 3)
+            rotated[what] = value
             least[what] = floors(model, counted, rate, queries, held + queries, False)[ATTENTION]
     return {
         'budget': budget, 'frame_tokens': size,
         'ms': {'frame': round(median(windows), 3), 'frame of a backlog': round(1e3 * backlog, 3),
-               'first token': round(1e3 * first, 3), 'token': round(1e3 * token, 3), **rotated},
-        'kernel': went,
+               'first token': round(1e3 * first, 3), 'token': round(1e3 * token, 3),
+               **{name: round(value, 3) for name, value in {**plain, **rotated}.items()}},
+        'graphs': recorded(robot), 'kernel': went,
         'floor_ms': {name: round(value, 3) for name, value in least.items()},
         'memory_over_weights_mib': round(peak / 2 ** 20, 1),
         'frames': len(windows) * WINDOW, 'late_over_early': round(windows[-1] / windows[1], 4)}
@@ -234,7 +265,9 @@ def main() -> None:
                   f'{f"{least:.2f}" if least else "":>9}')
         print(f'the last {WINDOW} of {row["frames"]} frames over the second: '
               f'{row["late_over_early"]:.3f}; the kernel: '
-              + '; '.join(f'{name} {how}' for name, how in row['kernel'].items()), flush=True)
+              + '; '.join(f'{name} {how}' for name, how in row['kernel'].items()) + '; graphs: '
+              + ('; '.join(f'{name}: {how}' for name, how in row['graphs'].items()) or 'none'),
+              flush=True)
         if number < len(runs) and runs[number][0] != shape:
             del model
             random_model.cache_clear()

@@ -166,16 +166,19 @@ def by_shape(table: Callable[[str, Numbers], str]) -> Callable[[Numbers], str]:
 
 def gpu(numbers: Numbers) -> str:
     """Tabulate what a GPU did."""
-    rows, kernel = [], []
+    rows, kernel, graphs = [], [], []
     for one in numbers['rows']:
         kernel += [f'{one["shape"]}, {one["budget"]:,}, {name}: {how}'
                    for name, how in one['kernel'].items()]
+        graphs += [f'{one["shape"]}, {one["budget"]:,}, {name}: {how}'
+                   for name, how in one['graphs'].items()]
         for name, value in one['ms'].items():
             floor = one['floor_ms'].get(name)
             rows.append((one['shape'], f'{one["budget"]:,}', name, ms(value), f'{1e3 / value:.1f}',
                          '' if floor is None else ms(floor)))
     return (markdown(('shape', 'budget', '', 'ms', 'a second', 'floor ms'), rows)
-            + f'\n\nThe kernel: {"; ".join(kernel)}.\n\n' + made(numbers))
+            + f'\n\nThe kernel: {"; ".join(kernel)}. Graphs: {"; ".join(graphs) or "none"}.\n\n'
+            + made(numbers))
 
 
 TABLES: dict[str, Callable[[Numbers], str]] = {

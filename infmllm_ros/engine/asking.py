@@ -116,7 +116,7 @@ class Asking:
                 scores.append(self._score(ids, first))
             probabilities = torch.stack(scores).softmax(0).tolist()
             if not math.isfinite(sum(probabilities)):
-                raise finite.failure('a choice')
+                raise finite.failure('a choice', self.session.cache)
             best = probabilities.index(max(probabilities))
             said = tokens[best].tolist()
             return self._end(choices[best], 'choice', said, said, choice=best,
@@ -229,7 +229,7 @@ class Asking:
             while not (reason := reason or self._halted()):
                 token = sampler(guide(logits) if guide else logits)
                 if token < 0:
-                    raise finite.failure('the answer')
+                    raise finite.failure('the answer', session.cache)
                 self._first = self._first or perf_counter()
                 if token in session.prompt.stop_ids:
                     reason = 'stop'

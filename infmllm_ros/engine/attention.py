@@ -131,6 +131,16 @@ def streaming() -> Iterator[None]:
         _ACTIVE.reset(token)
 
 
+def grouped(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float,
+            ) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+    """Give SDPA's keys and values, [1, Hkv or H, K, D], and its options, for [1, H, q, D]."""
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1 and query.is_cuda:
+        # with a mask, CUDA's grouped-query path is the slow math kernel
+        key, value = (t.repeat_interleave(groups, 1) for t in (key, value))
+    return key, value, {'scale': scaling, 'enable_gqa': groups > 1 and not query.is_cuda}
+
+
 def attend_by_rows(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
                    mask: Callable[[slice, int], torch.Tensor], causal: bool = True,
                    **options: Any) -> torch.Tensor:
@@ -274,11 +284,7 @@ class Pass:
             if skips:
                 out = self.sparse.attend(query[0], key[0], value[0], scaling)
                 return out.transpose(0, 1)[None]
-        groups = query.shape[1] // key.shape[1]
-        if groups > 1 and query.is_cuda:
-            # with a mask, CUDA's grouped-query path is the slow math kernel
-            key, value = (t.repeat_interleave(groups, 1) for t in (key, value))
-        options = {'scale': scaling, 'enable_gqa': groups > 1 and not query.is_cuda}
+        key, value, options = grouped(query, key, value, scaling)
         if queries == held and causal and within:
             return functional.scaled_dot_product_attention(
                 query, key, value, is_causal=True, **options).transpose(1, 2)

@@ -61,7 +61,7 @@ def attend_in_blocks(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     ahead : torch.Tensor, optional
         int64 [q]: the last place among the q tokens that each sees; None: itself.
     hidden : torch.Tensor, optional
-        Keys that nobody sees: bool [K] or [Hkv | 1, 1, 1, K].
+        Keys that are not seen, by anyone or by each: bool [K], [q, K] or [Hkv | 1, 1, 1 | q, K].
     rows : torch.Tensor, optional
         int64 [r]: the queries that count for `window`; None: all.
     window : torch.Tensor, optional
@@ -88,7 +88,7 @@ def attend_in_blocks(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
         place = torch.arange(queries, device=query.device)
         later = place > (place if ahead is None else ahead.to(query.device))[:, None]
     if hidden is not None:
-        hidden = hidden.expand(heads, 1, 1, held)
+        hidden = hidden.expand(heads, 1, hidden.shape[-2] if hidden.ndim > 1 else 1, held)
     out = torch.empty(1, queries, heads, groups, value.shape[-1], dtype=query.dtype,
                       device=query.device)
     parts, step = [slice(None)], BLOCK_ON_GPU // (heads * groups * held)
@@ -104,7 +104,8 @@ def attend_in_blocks(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
             if causal:
                 weights[..., past:].masked_fill_(later[part, :seen - past], float('-inf'))
             if hidden is not None:
-                weights.masked_fill_(hidden[some, ..., :seen], float('-inf'))
+                rows_hidden = part if hidden.shape[2] > 1 else slice(None)
+                weights.masked_fill_(hidden[some, ..., rows_hidden, :seen], float('-inf'))
             weights = weights.softmax(-1)
             if window is not None:
                 asked = weights

@@ -56,6 +56,9 @@ class Settings:
         How keys and values lie in memory, one of `LAYOUTS`: 'fast' has rotated keys at hand,
         'lean' rotates them in every pass, 'fused' where attention multiplies them (on a GPU with
         Triton; else it is 'lean'), 'int8' quantises them, too.
+    graphs : bool
+        Whether passes of a shape that comes often are recorded as CUDA graphs: of a model on one
+        GPU whose memory's layout is 'fast'. Elsewhere this changes nothing.
     """
 
     system_prompt: str = ''
@@ -67,6 +70,7 @@ class Settings:
     labels: Mapping[str, str] = field(default_factory=dict)
     question_frame: bool = False
     layout: str = 'fast'
+    graphs: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges, and read `prefill`."""

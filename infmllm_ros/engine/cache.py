@@ -21,6 +21,7 @@ How a layer's keys and values lie in memory is the matter of `store`.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +91,9 @@ class StreamCache(Cache):
     full : list of KVLayer
         Those that the policy bounds.
     states : list of StateLayer
+    soiled : bool
+        Whether slots that hold nothing may lie full of NaN, as memory that was never written may,
+        or what a failed pass wrote.
     seen, evicted : int
         Tokens since the start, and those of them that left the memory.
     """
@@ -140,6 +144,7 @@ class StreamCache(Cache):
         self.mrope, self.device, self.ranks = rope.mrope, device, ranks
         self.seen = self.evicted = 0
         self._before: list | None = None        # the states before a pass that may not count
+        self.soiled = True
 
     @property
     def count(self) -> int:
@@ -229,6 +234,27 @@ class StreamCache(Cache):
             for layer, mark in zip(self.states, self._before, strict=True):
                 layer.rollback(mark)
             self._before = None
+
+    def remember(self) -> Callable[[], None]:
+        """Note what a pass changes beside its own slots; give what puts it back."""
+        sums = [part for slots in self.ledgers for part in (slots.window, slots.evidence)]
+        noted = [part.clone() for part in sums]
+        states = [layer.mark() for layer in self.states]
+
+        def restore() -> None:
+            for part, value in zip(sums, noted, strict=True):
+                part.copy_(value)
+            for layer, mark in zip(self.states, states, strict=True):
+                layer.rollback(mark)
+        return restore
+
+    def clean(self) -> None:
+        """Clear the slots that hold nothing, for a pass that multiplies them by 0."""
+        if self.soiled:
+            for layer in self.own.values():
+                if isinstance(layer, KVLayer):
+                    layer.clean()
+        self.soiled = False
 
     def compact(self, slots: Slots, keep: torch.Tensor) -> None:
         """Evict from one ledger's layers all but `keep`: int64 [G, m], ascending in each row."""

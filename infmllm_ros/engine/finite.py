@@ -34,14 +34,18 @@ from .policies import Role
 
 if TYPE_CHECKING:
     from .answer import Frame
+    from .cache import StreamCache
 
 
-def check(outcome: torch.Tensor, role: Role, frames: Sequence[Frame] = ()) -> None:
+def check(cache: StreamCache, outcome: torch.Tensor, role: Role, frames: Sequence[Frame] = (),
+          ) -> None:
     """
     Refuse a pass that came to NaN or infinity, before it counts.
 
     Parameters
     ----------
+    cache : StreamCache
+        Which the pass wrote to.
     outcome : torch.Tensor
         Last hidden states [1, q, hidden], or logits [n, vocab].
     role : Role
@@ -58,11 +62,12 @@ def check(outcome: torch.Tensor, role: Role, frames: Sequence[Frame] = ()) -> No
     if not math.isfinite(outcome.sum(dtype=torch.float32)):
         named = ', '.join(dict.fromkeys(
             f'{frame.camera or "camera"} {frame.stamp_ns} ns' for frame in frames))
-        raise failure(f'the frame ({named})' if frames else f'the {_NAMES[role]}')
+        raise failure(f'the frame ({named})' if frames else f'the {_NAMES[role]}', cache)
 
 
-def failure(what: str) -> NotFiniteError:
-    """Say that `what` came to NaN or infinity, and what to do."""
+def failure(what: str, cache: StreamCache) -> NotFiniteError:
+    """Say that `what` came to NaN or infinity, which lies in a cache now, and what to do."""
+    cache.soiled = True
     return NotFiniteError(
         f'{what} made the model compute NaN or infinity and was left out: if it happens again '
         'load the model as bfloat16 or float32, and check its weights')

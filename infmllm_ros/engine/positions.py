@@ -23,12 +23,16 @@ bookkeeping of a frame is done once, not once a layer.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from .chunk import Chunk, Kind
 from .parallel import ALONE, Ranks
 from .rope import RopeMap
+
+if TYPE_CHECKING:
+    from .fixed import Place
 
 # rows of the ledger; the last two exist for M-RoPE only
 INDEX, FRAME, KIND, STAMP, ROW, COL, SEGMENT, EXTENT = range(8)
@@ -149,7 +153,11 @@ class Slots:
         Tokens held, the same in every row.
     state : torch.Tensor
         fp32 [channels, G, capacity]: travels with the tokens.
+    fixed : Place or None
+        During a pass of fixed shape, where the chunk goes, and how it is turned.
     """
+
+    fixed: Place | None = None
 
     def __init__(self, groups: int, capacity: int, layers: int, rope: RopeMap, span: int,
                  dtype: torch.dtype, device: torch.device, channels: int, reduce: str,
@@ -192,8 +200,8 @@ class Slots:
             Whether the held keys must be rotated afresh, because LongRoPE changes its frequencies
             here.
         """
-        new = slice(self.count, self.count + meta.shape[-1])
         self.pending = meta.shape[-1]
+        new = self.new
         self.meta[:, :, new] = meta
         self.state[:, :, new] = 0
         self.evidence[:, new] = 0
@@ -208,6 +216,13 @@ class Slots:
             self.rotation = self._rotation(None, new)
         return changed
 
+    @property
+    def new(self) -> slice | torch.Tensor:
+        """Say where the chunk goes: its slots, or int64 [q]."""
+        if self.fixed is not None:
+            return self.fixed.new
+        return slice(self.count, self.count + self.pending)
+
     def turn(self, table: int, device: torch.device, held: bool = False,
              ) -> tuple[torch.Tensor, torch.Tensor]:
         """
@@ -215,6 +230,8 @@ class Slots:
 
         With `held`, of all that is held and the chunk: [G|1, n + q, R].
         """
+        if self.fixed is not None:
+            return self.fixed.rotation[table]
         key = table, device, held
         if key not in self._turns:
             cos, sin = (self._everywhere() if held else self.rotation)[table]

@@ -22,8 +22,8 @@ from typing import Any, TYPE_CHECKING
 
 import torch
 
+from .attention import Pass
 from .budget import Plan
-from .cache import StreamCache
 from .chunk import Chunk
 from .errors import BudgetError, ContextFull
 from .int8 import SAMPLE
@@ -34,17 +34,15 @@ if TYPE_CHECKING:
     from .session import StreamingSession
 
 
-def score(cache: StreamCache, policy: Policy, last: torch.Tensor, past: int, size: int) -> None:
-    """
-    Hand over the attention of a window: of queries of a chunk of `size`, after `past` tokens.
-
-    `last`, int64 [r], are the last places in the chunk that they saw, mostly their own.
-    """
+def score(stream: Pass, policy: Policy, past: int, size: int) -> None:
+    """Hand over the attention of a window: in a chunk of `size`, after `past` tokens."""
+    # int64 [r]: the last places in the chunk that they saw, mostly their own
+    last = stream.rows if stream.far is None else stream.far[stream.rows]
     place = torch.arange(size, device=last.device)
     asked = torch.cat((
         torch.full((past,), len(last), device=last.device),
         (last[None] >= place[:, None]).sum(1))).float()
-    for slots in cache.slots:
+    for slots in stream.cache.slots:
         held = slice(0, slots.count)
         policy.observe(slots.state[:, :, held], slots.close_window(), asked[held])
 
@@ -89,11 +87,14 @@ def take(session: StreamingSession, chunk: Chunk, role: Role, **options: Any,
 
 
 def read(session: StreamingSession, ids: torch.Tensor, logits: bool = False,
-         ) -> list[torch.Tensor | None]:
-    """Let text in, part by part; give each part's logits [n, vocab] if they are wanted."""
+         ) -> torch.Tensor | None:
+    """Let text in, part by part; give its logits [n, vocab] if they are wanted."""
     admit(session, len(ids))
-    return [take(session, Chunk(part), Role.TEXT, logits=len(part) if logits else 0)
-            for part in parts(ids, session.settings.chunk)]
+    found = [take(session, Chunk(part), Role.TEXT, logits=len(part) if logits else 0)
+             for part in parts(ids, session.settings.chunk)]
+    none = torch.empty(
+        0, session.vocabulary, dtype=session.model.dtype, device=session.model.device)
+    return torch.cat([none, *found]) if logits else None
 
 
 def evict(session: StreamingSession) -> None:

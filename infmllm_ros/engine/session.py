@@ -16,7 +16,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from .chunk import both_ways, Chunk
 from .decode import Sampling
 from .duplicates import FrameFilter
 from .glance import Glance
+from .graphs import Graphs, recorded
 from .models import StreamingModel
 from .policies import Policy, Role
 from .positions import NO_FRAME
@@ -86,6 +87,7 @@ class StreamingSession:
         self.probe = Chunk(self.prompt.question(policy.probe)) if policy.probe else None
         self.glance = (Glance(self.cache, policy, partial(retention.view, self))
                        if policy.retrieves else None)
+        self.graphs = Graphs.of(self) if self.settings.graphs else None
         self._asking: Asking | None = None
         self.forget()
         self._settle()
@@ -105,8 +107,7 @@ class StreamingSession:
         self.frames: dict[int, Frame] = {}
         self.newest: Frame | None = None
         self.filter = FrameFilter(self.policy.duplicate)
-        self.frames_seen = self.frames_skipped = 0
-        self.evictions = self.answers = self._chunks = 0
+        self.frames_seen = self.frames_skipped = self.evictions = self.answers = self._chunks = 0
         self._first_stamp: int | None = None
         self.timings = dict.fromkeys(('vision_s', 'prefill_s', 'evict_s', 'decode_s'), 0.0)
 
@@ -179,9 +180,8 @@ class StreamingSession:
             Under the `full` policy.
         """
         self._settle()
-        ids = self.prompt.text(text) if isinstance(text, str) else intake.token_ids(
-            text, self.vocabulary)
-        retention.read(self, ids)
+        retention.read(self, self.prompt.text(text) if isinstance(text, str)
+                       else intake.token_ids(text, self.vocabulary))
 
     def logits(self, ids: Sequence[int] | torch.Tensor) -> torch.Tensor:
         """
@@ -195,9 +195,7 @@ class StreamingSession:
             Under the `full` policy.
         """
         self._settle()
-        none = torch.empty(0, self.vocabulary, dtype=self.model.dtype, device=self.model.device)
-        ids = intake.token_ids(ids, self.vocabulary)
-        return torch.cat([none, *retention.read(self, ids, logits=True)])
+        return retention.read(self, intake.token_ids(ids, self.vocabulary), logits=True)
 
     # ---- out
 
@@ -329,7 +327,8 @@ class StreamingSession:
 
     @torch.no_grad()
     def feed(self, chunk: Chunk, role: Role, *, frames: Sequence[Frame] = (), logits: int = 0,
-             evidence: bool = False, commit: bool = True) -> torch.Tensor | None:
+             evidence: bool = False, commit: bool = True,
+             meanwhile: Callable[[], None] = lambda: None) -> torch.Tensor | None:
         """
         Prefill a chunk; the memory changes only if the whole pass succeeds.
 
@@ -346,6 +345,8 @@ class StreamingSession:
             Whether the last token's attention counts as evidence.
         commit : bool
             False: look, but leave no trace in the cache.
+        meanwhile : Callable
+            What to do before the outcome is waited for.
 
         Returns
         -------
@@ -353,41 +354,40 @@ class StreamingSession:
             [logits, vocab].
         """
         cache, device = self.cache, self.model.device
-        # a choice that is only looked at has no vote
-        counts = commit or role is Role.PROBE
+        counts = commit or role is Role.PROBE   # a choice that is only looked at has no vote
         rows = self.policy.asks(role, chunk) if counts else None
         rows = None if rows is None or not len(rows) else rows.to(device)
         ahead = both_ways(chunk, device) if self.adapter.both_ways else None
         newest = self.newest.stamp_ns if self.newest else 0
         cache.begin(chunk, torch.tensor([f.ordinal for f in frames] or NO_FRAME),
                     torch.tensor([f.stamp_ns for f in frames] or newest), rows is not None)
-        shape = (3, 1, len(chunk)) if cache.mrope else (1, len(chunk))
         stream = Pass(cache, rows, evidence, self.settings.prefill, self.policy.among,
                       self.glance if role in (Role.QUESTION, Role.ANSWER) else None, ahead,
                       self.adapter.both_ways == 'sliding')
         inputs: dict[str, Any] = {
             'input_ids': chunk.ids.to(device)[None], 'past_key_values': cache, 'use_cache': True,
-            'position_ids': torch.zeros(shape, dtype=torch.long, device=device), 'stream': stream}
+            'position_ids': torch.zeros((3,) * cache.mrope + (1, len(chunk)), dtype=torch.long,
+                                        device=device), 'stream': stream}
         if chunk.features is not None:
             inputs['mm_encoder_outputs'] = chunk.features
         past, out = cache.count, None
         try:
-            with streaming():
+            with streaming(), recorded(self.graphs):
                 if logits:
                     # places, as by a number Gemma 4 would skip the other queries of shared keys
                     last = torch.arange(len(chunk) - logits, len(chunk), device=device)
                     found = out = self.model.model(**inputs, logits_to_keep=last).logits[0]
                 else:       # spares the product with the vocabulary
                     found = self.model.model.base_model(**inputs).last_hidden_state
+            meanwhile()
             if role is not Role.ANSWER or not logits:   # those are read by who chooses from them
-                finite.check(found, role, frames)
+                finite.check(cache, found, role, frames)
             if commit:
                 cache.commit()
         finally:
             cache.end()
         if rows is not None:
-            last = rows if stream.far is None else stream.far[rows]
-            retention.score(cache, self.policy, last, past, len(chunk))
+            retention.score(stream, self.policy, past, len(chunk))
         return out
 
     def _settle(self) -> None:

@@ -115,10 +115,14 @@ class KVLayer(CacheLayerMixin):
         self.master, self.keys, self.values = (
             torch.empty(shape, dtype=self.dtype, device=self.device) for _ in range(3))
 
-    def _write(self, new: slice, key: torch.Tensor, value: torch.Tensor) -> None:
+    def _write(self, new: slice | torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
         """Take the chunk in: [1, Hkv, q, D] each."""
         self.put(new, key, value)
-        rotate(key, *self.slots.turn(self.table, self.device), self.kind, out=self.keys[:, :, new])
+        turn = self.slots.turn(self.table, self.device)
+        if isinstance(new, slice):
+            rotate(key, *turn, self.kind, out=self.keys[:, :, new])
+        else:
+            self.keys[:, :, new] = rotate(key, *turn, self.kind)
 
     def put(self, part: slice | torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
         """Write un-rotated keys and values, [1, Hkv, n, D], into some slots."""
@@ -170,8 +174,7 @@ class KVLayer(CacheLayerMixin):
         tuple of torch.Tensor
             Shaped as what :meth:`show` will give: transformers hands it on to the attention.
         """
-        first = self.slots.count
-        self._write(slice(first, first + key.shape[2]), key, value)
+        self._write(self.slots.new, key, value)
         return self._seen()
 
     def show(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -188,6 +191,8 @@ class KVLayer(CacheLayerMixin):
         return self._seen()
 
     def _span(self) -> slice:
+        if self.slots.fixed is not None:
+            return slice(0, self.slots.capacity)
         count = self.slots.count
         first = max(0, count + 1 - self.window) if self.window else 0
         return slice(first, count + self.slots.pending)
@@ -210,6 +215,11 @@ class KVLayer(CacheLayerMixin):
         """Rotate the keys of some slots otherwise, until they are derived again."""
         turn = (part.to(self.device) for part in rotation[self.table])
         self.keys[:, :, where] = rotate(self.plain(where), *turn, self.kind)
+
+    def clean(self) -> None:
+        """Clear the slots that hold nothing."""
+        for buffer in (self.keys, *self._own().values()):
+            buffer[:, :, self.slots.count:] = 0
 
     def compact(self, keep: torch.Tensor) -> None:
         """Move the kept tokens to the front; `keep` is int64 [G, m], ascending in each row."""

@@ -16,7 +16,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Any, TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from .answer import Frame
 from .chunk import Chunk, join
 from .errors import FrameError, ModelError, NotFiniteError
 from .finite import failure
+from .lookout import Lookout
 from .policies import Role
 
 if TYPE_CHECKING:
@@ -82,13 +84,15 @@ def observe_many(session: StreamingSession, images: Sequence[Any], stamps_ns: Se
     sizes = [len(chunk) for chunk in chunks]
     retention.admit(session, sum(sizes))
     refused: list[NotFiniteError] = []
-    for part in passes(sizes, session.settings.chunk):
+    parts = list(passes(sizes, session.settings.chunk))
+    lookout = Lookout(session, chunks, images, parts)
+    for number, part in enumerate(parts):
         start = perf_counter()
-        seen = session.adapter.see(session.model.model, chunks[part], images[part])
-        refused += _enter_sound(
-            session, seen, stamps[part], cameras[part], perf_counter() - start)
+        seen = lookout.frames(number)
+        refused += _enter_sound(session, seen, stamps[part], cameras[part], perf_counter() - start,
+                                partial(lookout.look_ahead, number + 1))
     if len(refused) > 1:
-        raise failure(f'{len(refused)} of {total} frames') from refused[0]
+        raise failure(f'{len(refused)} of {total} frames', session.cache) from refused[0]
     for error in refused:
         raise error
 
@@ -106,22 +110,28 @@ def passes(sizes: Sequence[int], most: int) -> Iterator[slice]:
 
 
 def _enter_sound(session: StreamingSession, chunks: Sequence[Chunk], stamps_ns: Sequence[int],
-                 cameras: Sequence[str], vision_s: float) -> list[NotFiniteError]:
+                 cameras: Sequence[str], vision_s: float, meanwhile: Callable[[], None],
+                 ) -> list[NotFiniteError]:
     """Prefill frames, one by one where one of them spoils the pass; give what was refused."""
     try:
-        _enter(session, chunks, stamps_ns, cameras, vision_s)
+        _enter(session, chunks, stamps_ns, cameras, vision_s, meanwhile)
     except NotFiniteError as error:
         if len(chunks) == 1:
             return [error]
         return [refused for chunk, stamp, camera in zip(chunks, stamps_ns, cameras, strict=True)
                 for refused in _enter_sound(
-                    session, [chunk], [stamp], [camera], vision_s / len(chunks))]
+                    session, [chunk], [stamp], [camera], vision_s / len(chunks), meanwhile)]
     return []
 
 
 def _enter(session: StreamingSession, chunks: Sequence[Chunk], stamps_ns: Sequence[int],
-           cameras: Sequence[str], vision_s: float) -> None:
-    """Prefill the frames of one pass, without those that repeat others, and evict."""
+           cameras: Sequence[str], vision_s: float,
+           meanwhile: Callable[[], None] = lambda: None) -> None:
+    """
+    Prefill the frames of one pass, without those that repeat others, and evict.
+
+    `meanwhile` is called while the language model is at work on a GPU.
+    """
     known = dict(session.filter.last)
     entering: list[Chunk] = []
     frames: list[Frame] = []
@@ -134,7 +144,8 @@ def _enter(session: StreamingSession, chunks: Sequence[Chunk], stamps_ns: Sequen
     if frames:
         try:
             retention.take(session, join(entering), Role.FRAME, frames=[
-                frame for frame, chunk in zip(frames, entering, strict=True) for _ in chunk.ids])
+                frame for frame, chunk in zip(frames, entering, strict=True) for _ in chunk.ids],
+                meanwhile=meanwhile)
         except BaseException:
             session.filter.last = known
             raise
@@ -152,7 +163,7 @@ def _encode(session: StreamingSession, image: Any, stamp_ns: int, camera: str) -
     """Turn an image into the tokens of a frame."""
     _check_sight(session)
     return session.adapter.encode(
-        session.model.model, image, *_texts(session, stamp_ns, camera))
+        session.model.model, image, *_texts(session, stamp_ns, camera), session.graphs)
 
 
 def _texts(session: StreamingSession, stamp_ns: int, camera: str) -> tuple[float, str]:

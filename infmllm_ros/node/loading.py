@@ -73,6 +73,7 @@ def open_session(settings: Any, log: Callable[[str], None],
             # a question about one of several cameras shows its newest frame again
             'question_frame': len(settings.cameras) > 1,
             'layout': settings.memory_fields['layout'],
+            'graphs': settings.cuda_graphs,
             'prefill': settings.flex_fields if settings.prefill == 'flex' else None}
     check_budget(spec, policy, device=settings.device, dtype=settings.dtype, **room)
     start = time.monotonic()

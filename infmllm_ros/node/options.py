@@ -38,6 +38,9 @@ OPTIONS = (
            choices=('auto', 'float32', 'bfloat16', 'float16')),
     Option('tokens_per_frame', 0, '[tokens] Most vision tokens that one frame may take, for '
            "models that allow a choice; 0 = the model's own default.", 0, 65536),
+    Option('cuda_graphs', False, 'Whether passes of a shape that comes often are recorded as CUDA '
+           'graphs and repeated, which spares Python launching them kernel by kernel; of a model '
+           'on one GPU, with memory.layout fast. No GPU has run this yet, so it is off.'),
     Option('threads', 0, '[threads] CPU threads that the model may use; 0 = all cores.', 0, 1024),
     # The memory.
     Option('policy', 'saddle', 'Which tokens stay when the memory is full. The fields of each '

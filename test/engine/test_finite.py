@@ -56,8 +56,8 @@ def test_of_a_backlog_only_the_bad_frame_stays_out(monkeypatch):
     kind = type(load('smolvlm').adapter)
     see = kind.see
 
-    def blind(self, model, chunks, shown):
-        seen = see(self, model, chunks, shown)
+    def blind(self, model, chunks, shown, *rest):
+        seen = see(self, model, chunks, shown, *rest)
         for chunk, image in zip(seen, shown):
             if image is images[2]:
                 for part in chunk.features['image'].pooler_output:

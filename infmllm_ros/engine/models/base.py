@@ -19,8 +19,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TYPE_CHECKING
 
 import torch
 
@@ -30,6 +31,9 @@ from ..errors import ModelError
 from ..features import Features, split_features
 from ..parallel import entrance
 from ..preprocess import FILTERS, frame_size, normalise, resize
+
+if TYPE_CHECKING:
+    from ..graphs import Graphs
 
 # Longest stamp: 115 days. It bounds the tokens of a frame, for a stream without end.
 MAX_SECONDS = 9_999_999
@@ -184,7 +188,8 @@ class Adapter(ABC):
         return Chunk(ids, (span,), (len(ids) - 1,) if self.status else ())
 
     @torch.no_grad()
-    def see(self, model: Any, chunks: Sequence[Chunk], images: Sequence[Any]) -> list[Chunk]:
+    def see(self, model: Any, chunks: Sequence[Chunk], images: Sequence[Any],
+            graphs: Graphs | None = None) -> list[Chunk]:
         """
         Look at frames that are laid out: run the vision tower, `FRAMES_AT_ONCE` at a time.
 
@@ -196,6 +201,8 @@ class Adapter(ABC):
             From :meth:`lay_out`, one a frame.
         images : sequence of numpy.ndarray or torch.Tensor
             uint8 [H, W, 3] each, RGB; sizes may differ.
+        graphs : Graphs, optional
+            Recordings to use and to add to.
 
         Returns
         -------
@@ -206,16 +213,23 @@ class Adapter(ABC):
         for first in range(0, len(chunks), FRAMES_AT_ONCE):
             some = slice(first, first + FRAMES_AT_ONCE)
             each = [self.pixels(image) for image in images[some]]
-            features = self.look(model, {
-                name: torch.cat(
-                    [pixels[name] for pixels in each], self.axes.get(name, 0)).to(place)
-                for name in each[0]})
-            sizes = [sum(span.rows * span.cols for span in chunk.spans) for chunk in chunks[some]]
-            seen += [replace(chunk, features=part) for chunk, part in zip(
-                chunks[some], split_features(features, sizes), strict=True)]
+            pixels = {name: torch.cat(
+                [one[name] for one in each], self.axes.get(name, 0)).to(place) for name in each[0]}
+            sizes = tuple(
+                sum(span.rows * span.cols for span in chunk.spans) for chunk in chunks[some])
+            parts = (graphs.look(partial(self._cut, model, sizes), pixels, sizes) if graphs
+                     else self._cut(model, sizes, pixels))
+            seen += [replace(chunk, features=part)
+                     for chunk, part in zip(chunks[some], parts, strict=True)]
         return seen
 
-    def encode(self, model: Any, image: Any, seconds: float, label: str = '') -> Chunk:
+    def _cut(self, model: Any, sizes: Sequence[int], pixels: dict[str, torch.Tensor],
+             ) -> list[Features]:
+        """Look at frames of so many tokens, and give what was seen of each."""
+        return split_features(self.look(model, pixels), sizes)
+
+    def encode(self, model: Any, image: Any, seconds: float, label: str = '',
+               graphs: Graphs | None = None) -> Chunk:
         """
         See one frame: run the vision tower on it and lay out its tokens.
 
@@ -230,6 +244,8 @@ class Adapter(ABC):
             `MAX_SECONDS`.
         label : str
             Text before the frame; none of these families was trained with one.
+        graphs : Graphs, optional
+            Recordings to use and to add to.
 
         Returns
         -------
@@ -244,7 +260,7 @@ class Adapter(ABC):
         ModelError
             If the model does not see.
         """
-        return self.see(model, [self.lay_out(image, seconds, label)], [image])[0]
+        return self.see(model, [self.lay_out(image, seconds, label)], [image], graphs)[0]
 
     def resized(self, frame: torch.Tensor, height: int, width: int) -> torch.Tensor:
         """Resize a frame, uint8 [1, 3, H, W], and normalise it: float32 [1, 3, height, width]."""
