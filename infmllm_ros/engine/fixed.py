@@ -78,7 +78,7 @@ def can_be_fixed(cache: StreamCache) -> bool:
 
 
 class FixedPass(Pass):
-    """A pass inside :func:`fixed`; parameters as of :class:`Pass`, but no glance and no `among`."""
+    """A pass inside :func:`fixed`: parameters as of :class:`Pass`, but no glance nor `among`."""
 
     @classmethod
     def suits(cls, stream: Pass, queries: int) -> bool:

@@ -17,7 +17,6 @@
 import json
 import sys
 
-from benchmarks import gpu
 from infmllm_ros.engine import graphs, NotFiniteError, StreamingSession
 from infmllm_ros.engine.store import KVLayer
 from machine import same, snapshot
@@ -25,6 +24,8 @@ import pytest
 from rehearsal import NoWaiting, Rehearsal, rehearsed
 import torch
 from zoo import cells, FAMILIES, holders, load, picture, plain, session, show, words
+
+from benchmarks import gpu  # noqa: I100
 
 assert rehearsed
 pytestmark = pytest.mark.usefixtures('rehearsed')

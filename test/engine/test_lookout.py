@@ -18,7 +18,6 @@ from contextlib import contextmanager
 
 from backlogs import memory, shots
 from infmllm_ros.engine import lookout, StreamingSession
-from infmllm_ros.engine.models.base import Adapter
 import pytest
 import torch
 from zoo import session, SIGHTED
@@ -43,11 +42,12 @@ def events(monkeypatch):
         def join(self):
             done.append('join')
 
-    see, feed = Adapter.see, StreamingSession.feed
+    look, feed = lookout.Lookout._look, StreamingSession.feed
 
-    def seen(self, model, chunks, *rest):
+    def seen(self, number):
+        chunks = look(self, number)
         done.append(('look', len(chunks), Side.inside))
-        return see(self, model, chunks, *rest)
+        return chunks
 
     def fed(self, chunk, role, **options):
         done.append('begin')
@@ -55,7 +55,7 @@ def events(monkeypatch):
         done.append('end')
         return out
 
-    monkeypatch.setattr(Adapter, 'see', seen)
+    monkeypatch.setattr(lookout.Lookout, '_look', seen)
     monkeypatch.setattr(StreamingSession, 'feed', fed)
     monkeypatch.setattr(lookout, 'side_of', lambda device: Side())
     return done
@@ -90,16 +90,15 @@ def test_the_memory_is_the_same(monkeypatch, family, request):
 def test_a_failed_look_ahead_takes_nothing_from_the_pass_at_work(events, monkeypatch):
     target, twin = (session('smolvlm', 'saddle', 400, chunk=60) for _ in range(2))
     images, stamps, cameras = shots(6)
-    see, looks = Adapter.see, []
+    look = lookout.Lookout._look
 
-    def fail(self, *args):
-        looks.append(1)
-        if len(looks) == 2:
+    def fail(self, number):
+        if number == 1:
             raise torch.OutOfMemoryError('CUDA out of memory')
-        return see(self, *args)
+        return look(self, number)
 
     with monkeypatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
-        patch.setattr(Adapter, 'see', fail)
+        patch.setattr(lookout.Lookout, '_look', fail)
         target.observe_many(images, stamps, cameras)
     entered = target.stats().frames_seen
     assert entered == 3
