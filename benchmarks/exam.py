@@ -175,11 +175,20 @@ def held(session: StreamingSession, span: range) -> tuple[float, float]:
     return sum(whole) / len(whole), sum(tokens) / len(tokens)
 
 
-def sit(session: StreamingSession, paper: Iterable[Moment]) -> list[dict[str, Any]]:
-    """Let a memory sit a paper; one record a question."""
-    records, spans = [], {}
+def sit(session: StreamingSession, paper: Iterable[Moment], backlog: int = 1,
+        ) -> list[dict[str, Any]]:
+    """Let a memory sit a paper, so many frames at a time; one record a question."""
+    records, spans, waiting = [], {}, []
     for ordinal, moment in enumerate(paper):
-        session.observe(moment.image, ordinal * 10**9)
+        waiting.append(moment.image)
+        if len(waiting) < backlog and not (moment.tells or moment.asks):
+            continue
+        stamps = [at * 10**9 for at in range(ordinal + 1 - len(waiting), ordinal + 1)]
+        if len(waiting) == 1:
+            session.observe(waiting[0], stamps[0])
+        else:
+            session.observe_many(waiting, stamps)
+        waiting = []
         for key, text in moment.tells:
             first = session.stats().tokens_seen
             session.tell(text)
@@ -196,13 +205,20 @@ def sit(session: StreamingSession, paper: Iterable[Moment]) -> list[dict[str, An
 
 @dataclass(frozen=True)
 class Setting:
-    """A memory that sits the exam: its name, policy, budget, fields and layout."""
+    """
+    A memory that sits the exam: its name, policy, budget, fields and layout.
+
+    `backlog` are the frames that it takes together, where nothing is told or asked between them;
+    `flex` are the fields of its FlexPrefill, None: it prefills densely.
+    """
 
     label: str
     policy: str
     budget: int
     fields: tuple[tuple[str, Any], ...] = ()
     layout: str = 'fast'
+    backlog: int = 1
+    flex: tuple[tuple[str, Any], ...] | None = None
 
 
 class SharedEyes:
@@ -237,10 +253,12 @@ def enter(model: StreamingModel, setting: Setting, plan: Plan,
         If its budget does not work, or its policy cannot take a stream of this length.
     """
     policy = make_policy(setting.policy, budget=setting.budget, **dict(setting.fields))
+    each = model.adapter.frame_tokens or 0
     session = StreamingSession(
-        model, policy, max_question=room[0], max_answer=8, chunk=room[1],
-        layout=setting.layout)
-    needed = plan.frames * (model.adapter.frame_tokens or 0)
+        model, policy, max_question=room[0], max_answer=8,
+        chunk=max(room[1], setting.backlog * each if setting.backlog > 1 else 0),
+        layout=setting.layout, prefill=None if setting.flex is None else dict(setting.flex))
+    needed = plan.frames * each
     if policy.refuses and needed > session.plan.budget:
         raise BudgetError(f'{plan.frames} frames are {needed} tokens, {setting.policy} holds '
                           f'{session.plan.budget}')
@@ -322,6 +340,8 @@ class Ledger:
                'source': hashlib.sha256(source.encode()).hexdigest()[:12]}
         if setting.layout != 'fast':
             own['layout'] = setting.layout
+        if setting.backlog > 1:
+            own |= {'backlog': setting.backlog, 'flex': setting.flex}
         return json.loads(json.dumps(
             {'model': self.model, **own, 'world': world, 'seed': seed, **asdict(plan)}))
 
@@ -361,7 +381,7 @@ def hold(model: StreamingModel, settings: Sequence[Setting], plan: Plan, count: 
                 start = perf_counter()
                 session = enter(model, setting, plan, _room(model, paper))
                 session.adapter = eyes
-                records = sit(session, paper)
+                records = sit(session, paper, setting.backlog)
                 seconds = perf_counter() - start
                 ledger.add(setting, plan, world, seed, records, seconds)
                 rights = sum(record['right'] for record in records)

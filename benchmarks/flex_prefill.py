@@ -13,31 +13,46 @@
 # limitations under the License.
 
 """
-Show what FlexPrefill saves and loses on one attention layer, against dense SDPA.
+Show what FlexPrefill saves and loses: on one layer, against dense, and on the memory exam.
 
-The inputs are made so that each head has the kind of structure that the paper finds in trained
-models: sinks and neighbours, a far diagonal, scattered columns, or blocks that look for blocks.
-Each length prints one row: medians, dense and flex by turns, of this process's own time.
+The inputs of the layer's attention are made so that each head has the kind of structure that the
+paper finds in trained models: sinks and neighbours, a far diagonal, scattered columns, or blocks
+that look for blocks. Each length prints one row: medians, by turns, of this process's own time.
+The rest of the layer, projections and MLP of Qwen2.5-0.5B, takes its turn too.
 
-    python -m benchmarks.flex_prefill [--lengths 8192 16384] [--past 0] [--dtype float32]
-    [--set gamma=0.9 min_budget=512 ...] [--rounds 5]
+Then the bundled model sits the memory exam in backlogs of frames, prefilled densely and by flex of
+several gamma, whose blocks are as small as its chunks are short.
+
+    python -m benchmarks.flex_prefill [--lengths 8192 16384 32768 4096+8192] [--dtype bfloat16]
+    [--set gamma=0.9 min_budget=512 ...] [--rounds 3] [--frames 3600]
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from statistics import median
-from time import process_time
+from typing import Any
 
+from infmllm_ros.bundled import MODEL, MODEL_POLICY
+from infmllm_ros.engine import FlexPrefill, load_model, StreamingModel
 from infmllm_ros.engine.attention import attend_by_rows
+from infmllm_ros.engine.blocks import attend_in_blocks, fast_products
 from infmllm_ros.engine.prefill.sparse import shares
 import torch
 from torch.nn.functional import normalize, scaled_dot_product_attention
 
-from .timing import add_flex, processor, read_flex
+from .exam import fingerprint, hold, Ledger, Plan, Setting
+from .frame_cost import keep_memory
+from .shapes import random_model
+from .timing import add_flex, by_turns, parser, read_flex, write_shape
 
 BLOCK = 128
+SHAPE = 'LLaVA-OneVision-0.5B'
+HEADS = (14, 2, 64)     # query heads, KV heads, channels: of that shape
+BACKLOG = 150           # frames that sit the exam together: 750 tokens of the bundled model
+SMALL = {'block': 16, 'min_chunk': 256, 'min_held': 512, 'min_budget': 32}    # for such chunks
 PEAK = 20.0     # logit of what a head looks for, over a noise of a few units
 
 
@@ -93,6 +108,8 @@ def dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: 
           mask: torch.Tensor | None) -> torch.Tensor:
     """Attend as the engine does without FlexPrefill."""
     whole = query[None], key[None], value[None]
+    if fast_products(query):
+        return attend_in_blocks(*whole, scaling)[0].transpose(0, 1)
     if mask is None:
         return scaled_dot_product_attention(
             *whole, is_causal=True, scale=scaling, enable_gqa=True)[0]
@@ -100,53 +117,89 @@ def dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: 
                           enable_gqa=True)[0]
 
 
-def timed(function: Callable[..., torch.Tensor], *arguments: object,
-          ) -> tuple[float, torch.Tensor]:
-    """Run; return the seconds of this process, all threads together, and the result."""
-    start = process_time()
-    out = function(*arguments)
-    return process_time() - start, out
+def rest(model: StreamingModel, length: int) -> Callable[[], object]:
+    """Give what a layer computes beside attention and its cache, for so many tokens."""
+    layer, dtype = model.model.get_decoder().layers[0], model.dtype
+    own = layer.self_attn
+    hidden = torch.randn(1, length, own.q_proj.in_features, dtype=dtype)
+    mixed = torch.randn(1, length, own.o_proj.in_features, dtype=dtype)
+
+    def run() -> None:
+        with torch.no_grad():
+            inner = layer.input_layernorm(hidden)
+            for part in (own.q_proj, own.k_proj, own.v_proj):
+                part(inner)
+            layer.mlp(layer.post_attention_layernorm(hidden + own.o_proj(mixed)))
+    return run
+
+
+def measure(model: StreamingModel, flex: FlexPrefill, length: int, past: int, rounds: int,
+            ) -> dict[str, Any]:
+    """Let dense and flex attend by turns to so many tokens after `past` others."""
+    inputs = structured(*HEADS, length + past, length, model.dtype)
+    mask = torch.ones(length, length + past, dtype=torch.bool).tril(past) if past else None
+    choice = flex.choose(*inputs[:2], inputs[3])
+    if flex.backend == 'flex_attention':
+        flex.attend(*inputs)                        # compiles
+    times = by_turns({
+        'dense': partial(dense, *inputs, mask), 'flex': partial(flex.attend, *inputs),
+        'choosing': partial(flex.choose, *inputs[:2], inputs[3]), 'rest': rest(model, length)},
+        rounds, 0 if length > 2 ** 14 else 1)
+    expected, found = dense(*inputs, mask).float(), flex.attend(*inputs).float()
+    seconds = {name: round(median(one.processor for one in spent), 4)
+               for name, spent in times.items()}
+    return {'chunk': length, 'held': length + past, 'computed': round(shares(choice.active).mean().item(), 4),
+            'error': round(((found - expected).norm() / expected.norm()).item(), 4),
+            'seconds': seconds}
+
+
+def examine(model: StreamingModel, budget: int, gammas: Sequence[float], frames: int,
+            ledger: Ledger) -> list[dict[str, Any]]:
+    """Let the bundled model sit the exam frame by frame, and in backlogs: dense and by flex."""
+    own = tuple(sorted(MODEL_POLICY.items()))
+    settings = [
+        Setting('one by one', 'saddle', budget, own),
+        Setting('backlogs, dense', 'saddle', budget, own, backlog=BACKLOG),
+        *(Setting(f'backlogs, gamma {gamma}', 'saddle', budget, own, backlog=BACKLOG,
+                  flex=tuple({**SMALL, 'gamma': gamma}.items())) for gamma in gammas)]
+    found, _ = hold(model, settings, Plan(frames, every=BACKLOG), 2, ledger)
+    rows = []
+    for setting, streams in found.items():
+        records = [record for stream in streams for record in stream]
+        rows.append({'budget': budget, 'label': setting.label, 'asked': len(records),
+                     'right': sum(record['right'] for record in records)})
+    return rows
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument('--lengths', type=int, nargs='+', default=[8192, 16384])
-    parser.add_argument('--past', type=int, default=0, help='tokens held before the chunk')
-    parser.add_argument('--heads', type=int, nargs=3, default=(14, 2, 64),
-                        metavar=('HEADS', 'KV_HEADS', 'SIZE'))
-    parser.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'))
-    parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument('--threads', type=int, default=1)
-    add_flex(parser)
-    args = parser.parse_args()
+    """Measure, examine, print and write."""
+    options = parser(__doc__)
+    options.add_argument('--lengths', nargs='+', default=['8192', '16384', '32768', '4096+8192'],
+                         help='of the chunk, + tokens held before it')
+    options.add_argument('--rounds', type=int, default=3)
+    options.add_argument('--frames', type=int, default=3600, help='of a stream; 0: no exam')
+    options.add_argument('--exam-budget', type=int, default=768)
+    options.add_argument('--gammas', type=float, nargs='*', default=[.99, .95, .9, .8, .5])
+    options.add_argument('--work', type=Path, default=Path('build/flex_exam.jsonl'),
+                         help='file of the papers sat so far (default: %(default)s)')
+    add_flex(options)
+    args = options.parse_args()
     torch.set_num_threads(args.threads)
+    keep_memory()
     flex = read_flex(args.set)
-
-    print(f'{processor()}, {args.threads} threads, torch '
-          f'{torch.__version__}, {args.dtype}, heads {args.heads}\n{flex}\n')
-    print('chunk   held  computed  query-aware   dense s    flex s  choosing s  faster     error')
-    for length in args.lengths:
-        inputs = structured(*args.heads, length + args.past, length, getattr(torch, args.dtype))
-        mask = None
-        if args.past:
-            mask = torch.ones(length, length + args.past, dtype=torch.bool).tril(args.past)
-        choice = flex.choose(*inputs[:2], inputs[3])    # also warms up
-        times: dict[str, list[float]] = {'dense': [], 'flex': [], 'choose': []}
-        if flex.backend == 'flex_attention':
-            flex.attend(*inputs)                        # compiles
-        for _ in range(args.rounds):
-            spent, expected = timed(dense, *inputs, mask)
-            times['dense'].append(spent)
-            spent, found = timed(flex.attend, *inputs)
-            times['flex'].append(spent)
-            times['choose'].append(timed(flex.choose, *inputs[:2], inputs[3])[0])
-        full, sparse, choosing = (median(times[name]) for name in ('dense', 'flex', 'choose'))
-        error = (found - expected).float().norm() / expected.float().norm()
-        print(f'{length:5} {length + args.past:6} {shares(choice.active).mean():9.1%} '
-              f'{int(choice.query_aware.sum()):5} of {len(choice.active):2} '
-              f'{full:10.3f} {sparse:9.3f} {choosing:11.3f} {full / sparse:6.2f}x {error:9.1e}',
-              flush=True)
+    model = random_model(SHAPE, dtype=getattr(torch, args.dtype))
+    rows = []
+    for sizes in args.lengths:
+        length, past = (*map(int, sizes.split('+')), 0)[:2]
+        rows.append(measure(model, flex, length, past, args.rounds))
+        print(rows[-1], flush=True)
+    exam = examine(load_model(MODEL), args.exam_budget, args.gammas, args.frames,
+                   Ledger(args.work, fingerprint(MODEL))) if args.frames else []
+    for row in exam:
+        print(row)
+    write_shape('speed_flex', args.dtype, {
+        'shape': SHAPE, 'rounds': args.rounds, 'rows': rows, 'backlog': BACKLOG,
+        'frames': args.frames, 'exam': exam}, args.out)
 
 
 if __name__ == '__main__':

@@ -158,6 +158,30 @@ def first_token(shape: str, one: Numbers) -> str:
             f'{one["question"]}.\n\n{table}')
 
 
+def flex(dtype: str, one: Numbers) -> str:
+    """Tabulate what FlexPrefill saves of a layer, and what it costs in answers."""
+    rows = []
+    for row in one['rows']:
+        dense, sparse, choosing, rest = (
+            row['seconds'][name] for name in ('dense', 'flex', 'choosing', 'rest'))
+        rows.append((
+            f'{row["chunk"]:,}', f'{row["held"]:,}', f'{row["computed"]:.1%}', f'{dense:.3f}',
+            f'{sparse:.3f}', f'{choosing:.3f}', f'{dense / sparse:.1f}x', f'{rest:.3f}',
+            f'{(dense + rest) / (sparse + rest):.1f}x', f'{row["error"]:.3f}'))
+    text = f'**{dtype}**, one layer of {one["shape"]}, medians of {one["rounds"]}\n\n' + markdown(
+        ('chunk', 'held with it', 'computed', 'dense s', 'flex s', 'of it choosing', 'faster',
+         'rest of the layer s', 'whole layer', 'error'), rows)
+    if one['exam']:
+        text += (
+            f'\n\nThe memory exam of the bundled model, budget {one["exam"][0]["budget"]}, '
+            f'{one["frames"]:,} frames of each of four streams, in backlogs of up to '
+            f'{one["backlog"]} frames.\n\n' + markdown(
+                ('prefill', 'right answers', 'share'),
+                ((row['label'], f'{row["right"]:,} of {row["asked"]:,}',
+                  f'{row["right"] / row["asked"]:.3f}') for row in one['exam'])))
+    return text
+
+
 def by_shape(table: Callable[[str, Numbers], str]) -> Callable[[Numbers], str]:
     """Make the tables of all shapes that were measured, each with what it was made with."""
     return lambda numbers: '\n\n'.join(
@@ -184,7 +208,8 @@ def gpu(numbers: Numbers) -> str:
 TABLES: dict[str, Callable[[Numbers], str]] = {
     'speed_flatness': flatness, 'speed_frame_cost': by_shape(frames),
     'speed_profile': by_shape(profile), 'speed_decode': by_shape(decode),
-    'speed_layouts': layouts, 'speed_first_token': by_shape(first_token), 'speed_gpu': gpu}
+    'speed_layouts': layouts, 'speed_first_token': by_shape(first_token),
+    'speed_flex': by_shape(flex), 'speed_gpu': gpu}
 
 
 def tables(folder: Path = DATA) -> dict[str, str]:

@@ -219,7 +219,7 @@ def measure(model: StreamingModel, policy: str, budget: int, turns: int) -> dict
         parts, counted = divide(call, turns)
         held = session.stats().tokens + count
         found[name] = {
-            'parts': parts, 'python_share': python_share(call),
+            'parts': parts, 'python_share': median(python_share(call) for _ in range(turns)),
             'floors': floors(model, counted, rate, count, held, call is frame)}
     return {'tokens': queries, 'policy': policy, 'budget': budget, 'turns': turns,
             'dtype': str(model.dtype).removeprefix('torch.'), 'rates': rate, **found}

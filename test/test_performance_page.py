@@ -196,12 +196,12 @@ def test_a_kernel_that_fails_is_reported(tiny, monkeypatch):
     def fails(*args):
         raise RuntimeError('no such instruction\nand more of it')
 
-    robot = gpu.Robot(tiny, 'saddle', BUDGET)
-    times, went = gpu.rotating(robot, 1, BUDGET)
+    place = tiny.config.get_text_config(decoder=True), tiny.dtype, tiny.device
+    times, went = gpu.rotating(*place, 1, BUDGET)
     assert set(times) == {'torch'} and 'needs a GPU' in went
     monkeypatch.setattr(gpu, 'can_fuse', lambda *args: True)
-    times, went = gpu.rotating(robot, 1, BUDGET)        # torch in its place
+    times, went = gpu.rotating(*place, 1, BUDGET)       # torch in its place
     assert set(times) == {'torch', 'fused'} and went == 'off from torch by 0.0e+00 at most'
     monkeypatch.setattr(gpu, 'attend_rotating', fails)
-    times, went = gpu.rotating(robot, 1, BUDGET)
+    times, went = gpu.rotating(*place, 1, BUDGET)
     assert set(times) == {'torch'} and went == 'failed: RuntimeError: no such instruction'

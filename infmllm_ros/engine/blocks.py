@@ -32,11 +32,20 @@ CAN = torch.cpu.get_capabilities() if hasattr(torch.cpu, 'get_capabilities') els
 FAST_BFLOAT16 = any(CAN.get(name) for name in ('avx512_bf16', 'amx_bf16'))
 
 
+def fast_products(query: torch.Tensor) -> bool:
+    """Tell whether plain products of such numbers, where they lie, are faster than SDPA's."""
+    return query.dtype == torch.bfloat16 and query.device.type == 'cpu' and FAST_BFLOAT16
+
+
 def faster_in_blocks(query: torch.Tensor, key: torch.Tensor) -> bool:
     """Tell whether queries [1, H, q, D] attend to keys [1, Hkv, K, D] faster than by SDPA."""
     logits = query.shape[1] * query.shape[2] * key.shape[2] // key.shape[1]
-    return (logits >= WORTH and query.dtype == torch.bfloat16 and query.device.type == 'cpu'
-            and FAST_BFLOAT16)
+    return logits >= WORTH and fast_products(query)
+
+
+def centred(key: torch.Tensor) -> torch.Tensor:
+    """Take the mean of each head's keys, [Hkv, K, D], from them: logits become small."""
+    return key - key.mean(1, keepdim=True, dtype=torch.float32).to(key.dtype)
 
 
 def attend_in_blocks(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float,
@@ -80,7 +89,7 @@ def attend_in_blocks(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     groups, past = query.shape[1] // heads, held - queries
     key = key[0]
     if key.dtype != torch.float32 and queries > 1:      # for one, it would cost as much again
-        key = key - key.mean(1, keepdim=True, dtype=torch.float32).to(key.dtype)
+        key = centred(key)
     key, value = key.transpose(1, 2), value[0]
     query = (query[0] * scaling).view(heads, groups, queries, size)
     causal = causal and queries > 1

@@ -44,7 +44,8 @@ def by_formula(query, key, value, scaling, sees):
 
 
 @pytest.mark.parametrize('block', [1, 5 * GROUPS * HELD, 10 ** 6])
-@pytest.mark.parametrize('seen', ['causal', 'ahead', 'hidden', 'hidden by head'])
+@pytest.mark.parametrize('seen', [
+    'causal', 'ahead', 'hidden', 'hidden by head', 'hidden by query'])
 def test_output_and_probabilities_are_those_of_the_formula(block, seen, monkeypatch):
     monkeypatch.setattr(blocks, 'BLOCK', block)
     inputs = drawn()
@@ -57,11 +58,12 @@ def test_output_and_probabilities_are_those_of_the_formula(block, seen, monkeypa
     sees = np.arange(HELD) <= HELD - QUERIES + last[:, None]
     sees = np.broadcast_to(sees, (HEADS * GROUPS, QUERIES, HELD)).copy()
     if seen.startswith('hidden'):
-        shape = (HEADS, 1, 1, HELD) if seen.endswith('head') else (HELD,)
+        shape = {'head': (HEADS, 1, 1, HELD), 'query': (QUERIES, HELD)}.get(
+            seen.split()[-1], (HELD,))
         hidden = torch.rand(shape, generator=torch.Generator().manual_seed(1)) < .4
         hidden[..., -QUERIES:] = False
-        gone = np.asarray(hidden.expand(HEADS, 1, 1, HELD))
-        sees &= ~gone.reshape(HEADS, 1, HELD).repeat(GROUPS, 0)
+        gone = np.asarray(hidden.expand(HEADS, 1, QUERIES, HELD))
+        sees &= ~gone.reshape(HEADS, QUERIES, HELD).repeat(GROUPS, 0)
     weights, expected = by_formula(*inputs, .3, sees)
     rows = torch.tensor([0, 4, 17, 22])
     window, final = torch.zeros(2, HEADS, GROUPS, HELD).unbind(0)

@@ -17,13 +17,25 @@
 import json
 import sys
 
-from infmllm_ros.engine import graphs, NotFiniteError, StreamingSession
+from infmllm_ros.engine import graphs, load_model, lookout, NotFiniteError, StreamingSession
 from infmllm_ros.engine.store import KVLayer
 from machine import same, snapshot
 import pytest
 from rehearsal import NoWaiting, Rehearsal, rehearsed
 import torch
-from zoo import cells, FAMILIES, holders, load, picture, plain, session, show, words
+from zoo import (
+    cells,
+    FAMILIES,
+    folder,
+    holders,
+    load,
+    picture,
+    plain,
+    policy,
+    session,
+    show,
+    words,
+)
 
 from benchmarks import gpu  # noqa: I100
 
@@ -261,6 +273,24 @@ def test_a_forward_of_someone_elses_is_kept():
 @pytest.mark.parametrize('layout', ['lean', 'fused', 'int8'])
 def test_other_layouts_are_not_recorded(layout):
     assert session('llama', 'saddle', 160, graphs=True, layout=layout).graphs is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.parametrize('family', ['llama', 'llava_onevision', 'qwen2_5_vl', 'lfm2'])
+def test_on_a_gpu(monkeypatch, family):
+    monkeypatch.undo()
+    model = load_model(str(folder(family)), device='cuda', dtype='float32')
+    one, other = (StreamingSession(
+        model, policy('saddle', 160), system_prompt='Be brief.', max_question=48, max_answer=16,
+        chunk=40, graphs=some) for some in (False, True))
+    assert live(one) == live(other)
+    agree(one, other)
+    assert other.graphs.passes.recordings and not other.graphs.passes.refused
+    if model.adapter.sees:      # on two streams, and on one
+        other.observe_many([picture(number) for number in range(9)], range(9))
+        monkeypatch.setattr(lookout, 'side_of', lambda device: None)
+        one.observe_many([picture(number) for number in range(9)], range(9))
+        agree(one, other)
 
 
 def test_without_a_gpu_nothing_is_recorded(monkeypatch):

@@ -15,9 +15,10 @@
 """
 Attention to chosen blocks of keys only: what is not chosen is never computed.
 
-Three ways: whole heads by dense SDPA; gathered blocks through dense SDPA; FlexAttention, which
-compiles a kernel for each shape. H: query heads; n: keys; q: queries; b: tokens of a block; N:
-blocks of keys; R: rows of blocks that hold queries, counted from the first token held.
+Three ways: whole heads; gathered blocks; FlexAttention, which compiles a kernel for each shape.
+The first two attend by SDPA, or by plain products where these are faster (`blocks`). H: query
+heads; n: keys; q: queries; b: tokens of a block; N: blocks of keys; R: rows of blocks that hold
+queries, counted from the first token held.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from torch.nn import functional
 from torch.nn.functional import pad
 
 from ..attention import attend_by_rows
+from ..blocks import attend_in_blocks, BLOCK, centred, fast_products
 
 # bytes of keys and values gathered at a time: few enough to stay in a CPU's cache and to bound the
 # peak memory, many enough that the calls do not count
@@ -40,6 +42,9 @@ def dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: 
           ) -> torch.Tensor:
     """Attend causally to all keys: query [H, q, D], key and value [H, n, D] -> [H, q, D]."""
     queries, held = query.shape[1], key.shape[1]
+    if fast_products(query):
+        whole = attend_in_blocks(query[None], key[None], value[None], scaling)
+        return whole[0].transpose(0, 1)
     if queries == held:
         return functional.scaled_dot_product_attention(
             query[None], key[None], value[None], is_causal=True, scale=scaling)[0]
@@ -56,9 +61,8 @@ def gathered(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, active
     """
     Attend to chosen blocks, gathered side by side.
 
-    Rows of blocks with equally many chosen blocks, of whichever heads, go through one SDPA
-    together. In each the last chosen block is the one on the diagonal, the only one that needs a
-    mask.
+    Rows of blocks with equally many chosen blocks, of whichever heads, are computed together. In
+    each the last chosen block is the one on the diagonal, the only one that needs a mask.
 
     Parameters
     ----------
@@ -81,6 +85,9 @@ def gathered(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, active
     queries, held, size = query.shape[1], key.shape[1], value.shape[2]
     _, rows, blocks = active.shape
     first = held - queries - (blocks - rows) * block    # of the queries, in the first row
+    plain = fast_products(query)
+    if plain:
+        query, key = query * scaling, centred(key)
     # what is padded sees or is seen by nothing real: it lies at both ends, outside every causal
     # triangle, and padded queries are cut off below
     filled = pad(query, (0, 0, first, -held % block)).unflatten(1, (rows, block)).flatten(0, 1)
@@ -98,15 +105,23 @@ def gathered(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, active
     for count in counts.unique().tolist():
         mask = pad(triangle, ((count - 1) * block, 0), value=True)
         alike = (counts == count).nonzero()[:, 0]
-        for some in alike.split(max(1, GATHERED // each // count)):
+        most = GATHERED // each
+        if plain:
+            most = min(most, BLOCK // block ** 2)
+        for some in alike.split(max(1, most // count)):
             taken = place[starts[some, None] + torch.arange(count, device=some.device)].flatten()
             # into the same buffers each time: fresh pages would cost more than the copy
             keys, values = (
                 torch.index_select(store, 0, taken, out=buffer[:len(taken)])
                 .view(1, len(some), count * block, -1)
                 for store, buffer in zip(stores, buffers, strict=True))
-            out[some] = functional.scaled_dot_product_attention(
-                filled[None, some], keys, values, attn_mask=mask, scale=scaling)[0]
+            if plain:
+                logits = torch.bmm(filled[some], keys[0].transpose(1, 2))
+                logits[..., -block:].masked_fill_(~triangle, float('-inf'))
+                out[some] = torch.bmm(logits.softmax(-1), values[0])
+            else:
+                out[some] = functional.scaled_dot_product_attention(
+                    filled[None, some], keys, values, attn_mask=mask, scale=scaling)[0]
     return out.view(len(query), rows * block, size)[:, first:first + queries]
 
 
