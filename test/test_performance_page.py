@@ -17,7 +17,7 @@ from pathlib import Path
 import sys
 
 from infmllm_ros.bundled import MODEL
-from infmllm_ros.engine import load_model
+from infmllm_ros.engine import FlexPrefill, load_model
 import pytest
 import torch
 from transformers import DynamicCache
@@ -27,6 +27,7 @@ from benchmarks import (  # noqa: I100
     decode_speed,
     first_token,
     flatness,
+    flex_prefill,
     frame_cost,
     gpu,
     layouts,
@@ -76,7 +77,7 @@ def test_rivals_take_turns():
 
 
 @pytest.mark.parametrize('name', [
-    'flatness', 'frame_cost', 'decode', 'profile', 'first_token', 'layouts', 'gpu'])
+    'flatness', 'frame_cost', 'decode', 'profile', 'first_token', 'layouts', 'flex', 'gpu'])
 def test_a_benchmark_makes_its_table(name, tiny, tmp_path, monkeypatch):
     if name == 'gpu':
         monkeypatch.setattr(gpu, 'WINDOW', 4)
@@ -107,6 +108,14 @@ def test_a_benchmark_makes_its_table(name, tiny, tmp_path, monkeypatch):
             load_model(MODEL), (96,), 30, Ledger(tmp_path / 'work', 'tiny'))
         assert [row['layout'] for row in found['exam']['rows']] == ['fast', 'int8']
         assert {row['asked'] for row in found['exam']['rows']} != {0}
+    elif name == 'flex':
+        rows = [flex_prefill.measure(tiny, FlexPrefill(), 512, past, 1) for past in (0, 256)]
+        assert [row['held'] for row in rows] == [512, 768] and rows[0]['error'] < .2
+        exam = flex_prefill.examine(
+            load_model(MODEL), 768, (.9,), 45, Ledger(tmp_path / 'work', 'tiny'))
+        assert len(exam) == 3 and len({row['asked'] for row in exam} - {0}) == 1
+        found = {'shape': 'tiny', 'rounds': 1, 'rows': rows, 'backlog': flex_prefill.BACKLOG,
+                 'frames': 45, 'exam': exam}
     else:
         found = first_token.measure(tiny, BUDGET, (2,), 2)
     if name in ('flatness', 'layouts'):
