@@ -24,26 +24,40 @@ Then the bundled model sits the memory exam in backlogs of frames, prefilled den
 several gamma, whose blocks are as small as its chunks are short.
 
     python -m benchmarks.flex_prefill [--lengths 8192 16384 32768 4096+8192] [--dtype bfloat16]
-    [--set gamma=0.9 min_budget=512 ...] [--rounds 3] [--frames 3600]
+    [--set gamma=0.9 min_budget=512 ...] [--rounds 3] [--frames 0]
+    python -m benchmarks.flex_prefill --lengths --frames 3600       # the exam alone
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 from infmllm_ros.bundled import MODEL, MODEL_POLICY
 from infmllm_ros.engine import FlexPrefill, load_model, StreamingModel
 from infmllm_ros.engine.attention import attend_by_rows
 from infmllm_ros.engine.blocks import attend_in_blocks, fast_products
+from infmllm_ros.engine.prefill import sparse
 from infmllm_ros.engine.prefill.sparse import shares
 import torch
 from torch.nn.functional import normalize, scaled_dot_product_attention
 
-from .exam import fingerprint, hold, Ledger, Plan, Setting
+from .exam import (
+    enter,
+    fingerprint,
+    FIRST_SEED,
+    hold,
+    Ledger,
+    Plan,
+    Setting,
+    sit,
+    write_paper,
+)
 from .frame_cost import keep_memory
 from .shapes import random_model
 from .timing import add_flex, by_turns, parser, read_flex, write_shape
@@ -52,7 +66,7 @@ BLOCK = 128
 SHAPE = 'LLaVA-OneVision-0.5B'
 HEADS = (14, 2, 64)     # query heads, KV heads, channels: of that shape
 BACKLOG = 150           # frames that sit the exam together: 750 tokens of the bundled model
-SMALL = {'block': 16, 'min_chunk': 256, 'min_held': 512, 'min_budget': 32}    # for such chunks
+SMALL = {'block': 16, 'min_chunk': 64, 'min_held': 256, 'min_budget': 32}     # for such chunks
 PEAK = 20.0     # logit of what a head looks for, over a noise of a few units
 
 
@@ -148,25 +162,46 @@ def measure(model: StreamingModel, flex: FlexPrefill, length: int, past: int, ro
     expected, found = dense(*inputs, mask).float(), flex.attend(*inputs).float()
     seconds = {name: round(median(one.processor for one in spent), 4)
                for name, spent in times.items()}
-    return {'chunk': length, 'held': length + past, 'computed': round(shares(choice.active).mean().item(), 4),
+    return {'chunk': length, 'held': length + past,
+            'computed': round(shares(choice.active).mean().item(), 4),
             'error': round(((found - expected).norm() / expected.norm()).item(), 4),
             'seconds': seconds}
 
 
+def computed(model: StreamingModel, setting: Setting, plan: Plan) -> float:
+    """Tell which share of the attention to chunks that flex suits it computes, in one stream."""
+    found: list[torch.Tensor] = []
+
+    def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, active: torch.Tensor,
+               *rest: Any) -> torch.Tensor:
+        part = shares(active)
+        found.append(torch.where(part > rest[3], 1, part))      # a head above that is dense
+        return sparse_attend(query, key, value, active, *rest)
+
+    sparse_attend = sparse.attend
+    with patch.object(sparse, 'attend', attend):
+        sit(enter(model, setting, plan, (64, 64)), write_paper(plan, 'drive', FIRST_SEED),
+            setting.backlog)
+    return torch.cat(found).mean().item() if found else 1.
+
+
 def examine(model: StreamingModel, budget: int, gammas: Sequence[float], frames: int,
-            ledger: Ledger) -> list[dict[str, Any]]:
+            count: int, ledger: Ledger) -> list[dict[str, Any]]:
     """Let the bundled model sit the exam frame by frame, and in backlogs: dense and by flex."""
+    plan = Plan(frames, every=BACKLOG, gap=BACKLOG)
     own = tuple(sorted(MODEL_POLICY.items()))
     settings = [
         Setting('one by one', 'saddle', budget, own),
         Setting('backlogs, dense', 'saddle', budget, own, backlog=BACKLOG),
         *(Setting(f'backlogs, gamma {gamma}', 'saddle', budget, own, backlog=BACKLOG,
                   flex=tuple({**SMALL, 'gamma': gamma}.items())) for gamma in gammas)]
-    found, _ = hold(model, settings, Plan(frames, every=BACKLOG), 2, ledger)
+    found, _ = hold(model, settings, plan, count, ledger)
     rows = []
     for setting, streams in found.items():
         records = [record for stream in streams for record in stream]
-        rows.append({'budget': budget, 'label': setting.label, 'asked': len(records),
+        share = computed(model, setting, replace(plan, frames=min(frames, 900))
+                         ) if setting.flex else 1.
+        rows.append({'label': setting.label, 'computed': round(share, 4), 'asked': len(records),
                      'right': sum(record['right'] for record in records)})
     return rows
 
@@ -174,10 +209,11 @@ def examine(model: StreamingModel, budget: int, gammas: Sequence[float], frames:
 def main() -> None:
     """Measure, examine, print and write."""
     options = parser(__doc__)
-    options.add_argument('--lengths', nargs='+', default=['8192', '16384', '32768', '4096+8192'],
+    options.add_argument('--lengths', nargs='*', default=['8192', '16384', '32768', '4096+8192'],
                          help='of the chunk, + tokens held before it')
     options.add_argument('--rounds', type=int, default=3)
     options.add_argument('--frames', type=int, default=3600, help='of a stream; 0: no exam')
+    options.add_argument('--streams', type=int, default=4, help='of each world')
     options.add_argument('--exam-budget', type=int, default=768)
     options.add_argument('--gammas', type=float, nargs='*', default=[.99, .95, .9, .8, .5])
     options.add_argument('--work', type=Path, default=Path('build/flex_exam.jsonl'),
@@ -186,20 +222,23 @@ def main() -> None:
     args = options.parse_args()
     torch.set_num_threads(args.threads)
     keep_memory()
-    flex = read_flex(args.set)
-    model = random_model(SHAPE, dtype=getattr(torch, args.dtype))
-    rows = []
-    for sizes in args.lengths:
-        length, past = (*map(int, sizes.split('+')), 0)[:2]
-        rows.append(measure(model, flex, length, past, args.rounds))
-        print(rows[-1], flush=True)
-    exam = examine(load_model(MODEL), args.exam_budget, args.gammas, args.frames,
-                   Ledger(args.work, fingerprint(MODEL))) if args.frames else []
-    for row in exam:
-        print(row)
-    write_shape('speed_flex', args.dtype, {
-        'shape': SHAPE, 'rounds': args.rounds, 'rows': rows, 'backlog': BACKLOG,
-        'frames': args.frames, 'exam': exam}, args.out)
+    if args.lengths:
+        flex, model = read_flex(args.set), random_model(SHAPE, dtype=getattr(torch, args.dtype))
+        rows = []
+        for sizes in args.lengths:
+            length, past = (*map(int, sizes.split('+')), 0)[:2]
+            rows.append(measure(model, flex, length, past, args.rounds))
+            print(rows[-1], flush=True)
+        write_shape('speed_flex', args.dtype, {
+            'shape': SHAPE, 'rounds': args.rounds, 'rows': rows}, args.out)
+    if args.frames:
+        exam = examine(load_model(MODEL), args.exam_budget, args.gammas, args.frames,
+                       args.streams, Ledger(args.work, fingerprint(MODEL)))
+        for row in exam:
+            print(row)
+        write_shape('speed_flex', 'exam', {
+            'budget': args.exam_budget, 'backlog': BACKLOG, 'frames': args.frames,
+            'streams': 2 * args.streams, 'exam': exam}, args.out)
 
 
 if __name__ == '__main__':

@@ -158,28 +158,26 @@ def first_token(shape: str, one: Numbers) -> str:
             f'{one["question"]}.\n\n{table}')
 
 
-def flex(dtype: str, one: Numbers) -> str:
-    """Tabulate what FlexPrefill saves of a layer, and what it costs in answers."""
+def flex(name: str, one: Numbers) -> str:
+    """Tabulate what FlexPrefill saves of a layer; under the name 'exam', what it costs there."""
+    if name == 'exam':
+        return (
+            f'**The memory exam** of the bundled model: budget {one["budget"]}, {one["streams"]} '
+            f'streams of {one["frames"]:,} frames, in backlogs of at most {one["backlog"]}.\n\n'
+            + markdown(('prefill', 'of the attention computed', 'right answers', 'share'), (
+                (row['label'], f'{row["computed"]:.0%}', f'{row["right"]:,} of {row["asked"]:,}',
+                 f'{row["right"] / row["asked"]:.3f}') for row in one['exam'])))
     rows = []
     for row in one['rows']:
         dense, sparse, choosing, rest = (
-            row['seconds'][name] for name in ('dense', 'flex', 'choosing', 'rest'))
+            row['seconds'][part] for part in ('dense', 'flex', 'choosing', 'rest'))
         rows.append((
             f'{row["chunk"]:,}', f'{row["held"]:,}', f'{row["computed"]:.1%}', f'{dense:.3f}',
             f'{sparse:.3f}', f'{choosing:.3f}', f'{dense / sparse:.1f}x', f'{rest:.3f}',
             f'{(dense + rest) / (sparse + rest):.1f}x', f'{row["error"]:.3f}'))
-    text = f'**{dtype}**, one layer of {one["shape"]}, medians of {one["rounds"]}\n\n' + markdown(
+    return f'**{name}**, one layer of {one["shape"]}, medians of {one["rounds"]}.\n\n' + markdown(
         ('chunk', 'held with it', 'computed', 'dense s', 'flex s', 'of it choosing', 'faster',
          'rest of the layer s', 'whole layer', 'error'), rows)
-    if one['exam']:
-        text += (
-            f'\n\nThe memory exam of the bundled model, budget {one["exam"][0]["budget"]}, '
-            f'{one["frames"]:,} frames of each of four streams, in backlogs of up to '
-            f'{one["backlog"]} frames.\n\n' + markdown(
-                ('prefill', 'right answers', 'share'),
-                ((row['label'], f'{row["right"]:,} of {row["asked"]:,}',
-                  f'{row["right"] / row["asked"]:.3f}') for row in one['exam'])))
-    return text
 
 
 def by_shape(table: Callable[[str, Numbers], str]) -> Callable[[Numbers], str]:

@@ -22,6 +22,8 @@ no more than float32's speed (docs/performance.md).
 
 from __future__ import annotations
 
+from itertools import repeat
+
 import torch
 
 BLOCK = 2 ** 20         # logits of a block: 2 MiB in bfloat16, what a core's cache holds
@@ -91,53 +93,57 @@ def attend_in_blocks(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     key = key[0]
     if key.dtype != torch.float32 and queries > 1:      # for one, it would cost as much again
         key = centred(key)
-    key, value = key.transpose(1, 2), value[0]
     query = (query[0] * scaling).view(heads, groups, queries, size)
-    causal = causal and queries > 1
-    parts, step = [slice(None)], BLOCK_ON_GPU // (heads * groups * held)
-    if query.device.type == 'cpu' and queries > 1:
-        parts, step = range(heads), max(LEAST, BLOCK // (groups * held))
-    step = max(1, step)
+    if hidden is not None:
+        hidden = hidden.expand(heads, 1, hidden.shape[-2] if hidden.ndim > 1 else 1, held)
+    out = torch.empty(1, queries, heads, groups, value.shape[-1], dtype=query.dtype,
+                      device=query.device)
+    whole = (query, key.transpose(1, 2), value[0], out[0].movedim(0, 2), hidden, window, final)
+    parts, step = [whole], BLOCK_ON_GPU // (heads * groups * held)
+    if query.device.type == 'cpu' and queries > 1:      # head by head
+        parts = zip(*(repeat(None) if part is None else part.unbind() for part in whole))
+        step = max(LEAST, BLOCK // (groups * held))
+    step, causal = max(1, step), causal and queries > 1
     if causal:
         last = ahead
         if ahead is None:       # then the same of each block, against itself
             last = torch.arange(min(step, queries), device=query.device)
         later = torch.arange(len(last), device=query.device) > last.to(query.device)[:, None]
-    if hidden is not None:
-        hidden = hidden.expand(heads, 1, hidden.shape[-2] if hidden.ndim > 1 else 1, held)
-    out = torch.empty(1, queries, heads, groups, value.shape[-1], dtype=query.dtype,
-                      device=query.device)
-    for some in parts:
+    for query, key, value, mixed, hidden, window, final in parts:
         for first in range(0, queries, step):
-            part = slice(first, min(first + step, queries))
-            seen = past + part.stop if causal and ahead is None else held
-            asking = query[some, :, part]
-            weights = _products(asking.flatten(-3, -2), key[some, :, :seen])
+            count = min(step, queries - first)
+            seen = past + first + count if causal and ahead is None else held
+            asking = _cut(query, -2, first, count)
+            weights = _products(asking.flatten(-3, -2), _cut(key, -1, 0, seen))
             weights = weights.view(*asking.shape[:-1], seen)
-            if causal:
-                if ahead is None:       # what lies before the block is seen by all of it
-                    count = part.stop - first
-                    weights[..., seen - count:].masked_fill_(later[:count, :count], float('-inf'))
-                else:
-                    weights[..., past:].masked_fill_(later[part], float('-inf'))
+            if causal and ahead is None:        # what lies before the block is seen by all of it
+                _cut(weights, -1, seen - count, count).masked_fill_(
+                    later[:count, :count], float('-inf'))
+            elif causal:
+                _cut(weights, -1, past, queries).masked_fill_(
+                    _cut(later, 0, first, count), float('-inf'))
             if hidden is not None:
-                rows_hidden = part if hidden.shape[2] > 1 else slice(None)
-                weights.masked_fill_(hidden[some, ..., rows_hidden, :seen], float('-inf'))
+                gone = hidden if hidden.shape[-2] == 1 else _cut(hidden, -2, first, count)
+                weights.masked_fill_(_cut(gone, -1, 0, seen), float('-inf'))
             weights = weights.softmax(-1)
             if window is not None:
                 asked = weights
                 if rows is not None:
-                    some_rows = rows if part == slice(0, queries) else rows[
-                        (rows >= first) & (rows < part.stop)] - first
-                    # on a CPU eight times as fast as indexing
-                    asked = weights.index_select(-2, some_rows)
+                    inside = rows if count == queries else rows[
+                        (rows >= first) & (rows < first + count)] - first
+                    asked = weights.index_select(-2, inside)    # indexing takes 8 times as long
                 if asked.shape[-2]:
-                    window[some, :, :seen] += asked.sum(-2, dtype=torch.float32)
-            if final is not None and part.stop == queries:
-                final[some] += weights[..., -1, :]
-            mixed = torch.matmul(weights.flatten(-3, -2), value[some, :seen])
-            out[0, part, some] = mixed.view(*asking.shape[:-1], -1).movedim(-2, 0)
+                    _cut(window, -1, 0, seen).add_(asked.sum(-2, dtype=torch.float32))
+            if final is not None and first + count == queries:
+                final += weights[..., -1, :]
+            found = torch.matmul(weights.flatten(-3, -2), _cut(value, -2, 0, seen))
+            _cut(mixed, -2, first, count).copy_(found.view(*asking.shape[:-1], -1))
     return out.flatten(2, 3)
+
+
+def _cut(part: torch.Tensor, dim: int, first: int, count: int) -> torch.Tensor:
+    """View some places of a dimension; all of them without a call, of which frames have many."""
+    return part if count == part.shape[dim] else part.narrow(dim, first, count)
 
 
 def _products(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:

@@ -139,7 +139,7 @@ def test_what_a_failed_pass_wrote_spoils_none_of_those_that_read_all_slots(monke
     def blind(self, *args):
         features = look(self, *args)
         if spoil[0]:
-            features['video'].pooler_output[0, 0] = torch.nan
+            features['video'].pooler_output[0, 0].fill_(torch.nan)
         return features
 
     monkeypatch.setattr(type(one.adapter), 'look', blind)
@@ -152,6 +152,28 @@ def test_what_a_failed_pass_wrote_spoils_none_of_those_that_read_all_slots(monke
             spoil[0] = False
             target.graphs and target.graphs.looks.recordings.clear()
         assert live(one, number, 1) == live(other, number, 1)
+    agree(one, other)
+
+
+def test_a_frame_that_comes_to_nan_as_it_is_recorded_refuses_no_shape(monkeypatch):
+    one, other = (session('llava_onevision', 'saddle', 160, graphs=some) for some in (False, True))
+    look = type(one.adapter).look
+
+    def blind(self, *args):
+        features = look(self, *args)
+        features['video'].pooler_output[0, 0].fill_(torch.nan)
+        return features
+
+    for number in range(4):
+        for target in (one, other):
+            with monkeypatch.context() as patch:
+                patch.setattr(type(one.adapter), 'look', blind)
+                with pytest.raises(NotFiniteError):
+                    show(target, number)
+    assert other.graphs.passes.recordings and not other.graphs.passes.refused
+    assert not other.graphs.looks.refused
+    other.graphs.looks.recordings.clear()       # the tower's was made with what it saw
+    assert live(one) == live(other)
     agree(one, other)
 
 
