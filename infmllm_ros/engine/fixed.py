@@ -72,9 +72,10 @@ def fixed(cache: StreamCache, where: Sequence[Place]) -> Iterator[None]:
 
 def can_be_fixed(cache: StreamCache) -> bool:
     """Tell whether a cache lies on one device, whole, its rotated keys at hand."""
-    layers = cache.own.values()
-    return cache.ranks.size == 1 and all(layer.device == cache.device for layer in layers) and all(
-        layer.lasting for layer in layers if isinstance(layer, KVLayer))
+    here = cache.memory[0].meta.device      # 'cuda:0', where that of the model may be 'cuda'
+    return cache.ranks.size == 1 and all(
+        layer.device == here and (not isinstance(layer, KVLayer) or layer.lasting)
+        for layer in cache.own.values())
 
 
 class FixedPass(Pass):

@@ -14,6 +14,7 @@
 
 """Passes that are recorded and repeated make the memory and the answers of plain ones."""
 
+from dataclasses import replace
 import json
 import sys
 
@@ -313,6 +314,14 @@ def test_on_a_gpu(monkeypatch, family):
         monkeypatch.setattr(lookout, 'side_of', lambda device: None)
         one.observe_many([picture(number) for number in range(9)], range(9))
         agree(one, other)
+
+
+def test_a_device_may_be_named_without_its_number():
+    model = replace(load('llama'), device=torch.device('cpu', 0))
+    assert model.device != next(model.model.parameters()).device        # as 'cuda' and 'cuda:0'
+    target = StreamingSession(
+        model, policy('saddle', 160), max_question=48, max_answer=16, graphs=True)
+    assert target.graphs is not None
 
 
 def test_without_a_gpu_nothing_is_recorded(monkeypatch):
