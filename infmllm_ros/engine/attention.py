@@ -222,7 +222,7 @@ class Pass:
         self.cache, self.rows, self.evidence, self.sparse = cache, rows, evidence, sparse
         self.among, self.glance, self.ahead = among, glance, ahead
         self.far = None if near else ahead      # `ahead` in the layers that see all
-        self._masks: dict[tuple, torch.Tensor] = {}
+        self._masks: dict[tuple, Any] = {}
 
     def attend(self, module: nn.Module, query: torch.Tensor, key: torch.Tensor,
                value: torch.Tensor, scaling: float | None) -> torch.Tensor:

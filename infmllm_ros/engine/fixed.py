@@ -97,28 +97,29 @@ class FixedPass(Pass):
         layer = self.cache.layers[module.layer_idx]
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         query, (key, value) = layer.rotate_query(query), layer.show()
-        seen = self._seen(layer)
+        seen, hidden = self._seen(layer)
         slots, queries = None if layer.is_sliding else layer.slots, query.shape[2]
         asked = slots is not None and self.rows is not None
         if queries == 1 or asked and len(self.rows) == queries:
             return self._reading(slots, query, *key.shape[1:3], lambda rows, *sums: (
-                attend_in_blocks(query, key, value, scaling, None, ~seen, None, *sums, False)))
+                attend_in_blocks(query, key, value, scaling, None, hidden, None, *sums, False)))
         if asked:
             slots.add_window(self._probabilities(
-                query[:, :, self.rows], key, scaling, None, ~seen[self.rows]).sum(2))
+                query[:, :, self.rows], key, scaling, None, hidden[self.rows]).sum(2))
         if slots is not None and self.evidence:
             slots.add_evidence(self._probabilities(
-                query[:, :, -1:], key, scaling, None, ~seen[-1:]).squeeze(2))
+                query[:, :, -1:], key, scaling, None, hidden[-1:]).squeeze(2))
         key, value, options = grouped(query, key, value, scaling)
         return functional.scaled_dot_product_attention(
             query, key, value, attn_mask=seen, **options).transpose(1, 2)
 
-    def _seen(self, layer: KVLayer) -> torch.Tensor:
-        """Let queries see what they do in :meth:`Pass._mask`: bool [q, capacity]."""
+    def _seen(self, layer: KVLayer) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tell what queries see, as :meth:`Pass._mask`, and what not: bool [q, capacity] each."""
         slots, window = layer.slots, layer.window
         if (slots, window) not in self._masks:
             place, column = slots.fixed.new, torch.arange(slots.capacity, device=self.cache.device)
             last = self._last(place - place[0], place[0], self.ahead if window else self.far)
-            self._masks[slots, window] = (column <= last[:, None]) & (
+            seen = (column <= last[:, None]) & (
                 place[:, None] - column < (window or slots.capacity))
+            self._masks[slots, window] = seen, ~seen
         return self._masks[slots, window]

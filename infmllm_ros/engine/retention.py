@@ -92,9 +92,11 @@ def read(session: StreamingSession, ids: torch.Tensor, logits: bool = False,
     admit(session, len(ids))
     found = [take(session, Chunk(part), Role.TEXT, logits=len(part) if logits else 0)
              for part in parts(ids, session.settings.chunk)]
+    if not logits:
+        return None
     none = torch.empty(
         0, session.vocabulary, dtype=session.model.dtype, device=session.model.device)
-    return torch.cat([none, *found]) if logits else None
+    return torch.cat([none, *found])
 
 
 def evict(session: StreamingSession) -> None:
